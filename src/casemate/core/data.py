@@ -1,0 +1,278 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Train, holdout and reference rows, encoded once; one person never stands on both sides of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from casemate.core.errors import InvalidData
+from casemate.core.schema import Schema, is_frame, is_text
+from casemate.core.types import Task, _plain
+
+
+@dataclass(frozen=True)
+class Split:
+    """Encoded rows ``x``, labels ``y`` (n,), person codes (n,) or None, opaque ids (n,) or None."""
+
+    x: Any
+    y: np.ndarray
+    person: np.ndarray | None = None
+    ids: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def take(self, index: np.ndarray) -> Split:
+        """Return the rows at ``index`` (positions or mask)."""
+        positions = np.arange(len(self))[index]
+        x = [self.x[i] for i in positions] if isinstance(self.x, list) else self.x[positions]
+        pick = (None if part is None else part[positions] for part in (self.person, self.ids))
+        return Split(x, self.y[positions], *pick)
+
+
+@dataclass(frozen=True, init=False)
+class Dataset:
+    """The data of an audit: what the model was trained on, and rows of the same source it never saw.
+
+    Each part is ``(X, y)`` or ``(X, y, person)``: X a frame (pandas, polars, Arrow), an array (n, d), images
+    (n, c, h, w) or a list of texts; y the labels as the model knows them; person the owner of each row, where
+    one person has several. With frames ``person="column"`` names the column instead; the model never sees it.
+
+    Args:
+        train: the rows the model was trained on (the members).
+        holdout: rows of the same source it was not trained on (the non-members).
+        reference: further rows an attacker may own.
+        schema: what the columns are; inferred when not given.
+        person: name of the column that says whose row it is.
+        immutable, sensitive: column names, see :class:`Schema`.
+
+    Raises:
+        InvalidData: no rows, lengths that differ, missing labels, a person on both sides, dates, infinities.
+
+    >>> X = np.arange(12.0).reshape(6, 2)
+    >>> data = Dataset(train=(X[:3], [0, 1, 0]), holdout=(X[3:], [1, 0, 1]))
+    >>> data
+    Dataset(table, 3 train, 3 holdout, 2 columns)
+    """
+
+    train: Split
+    holdout: Split
+    reference: Split | None
+    schema: Schema
+    classes: tuple[Any, ...] = field(default=())
+
+    def __init__(
+        self,
+        train: Any,
+        holdout: Any,
+        reference: Any = None,
+        *,
+        schema: Schema | None = None,
+        person: str | None = None,
+        immutable: Sequence[str] = (),
+        sensitive: Sequence[str] = (),
+    ) -> None:
+        named = {"train": train, "holdout": holdout, "reference": reference}
+        parts = {name: _part(name, part, person) for name, part in named.items() if part is not None}
+        if schema is None:
+            rows = [x for x, _, _ in parts.values()]
+            schema = replace(Schema.infer(*rows, immutable=immutable, sensitive=sensitive), person=person)
+        owners = [owner for _, _, owner in parts.values()]
+        if any(owner is None for owner in owners) and any(owner is not None for owner in owners):
+            raise InvalidData("person must be given for every part of the data or for none")
+        codes = _codes(owners)
+        splits = {
+            name: Split(_encoded(schema, name, x), y, code)
+            for (name, (x, y, _)), code in zip(parts.items(), codes, strict=True)
+        }
+        for name, split in splits.items():
+            if len(split.x) != len(split):
+                raise InvalidData(f"{name} has {len(split.x)} rows but {len(split)} labels")
+        if codes[0] is not None:
+            both = np.intersect1d(codes[0], codes[1])
+            if len(both):
+                raise InvalidData(
+                    f"{len(both)} people stand in both train and holdout; split by person, not by row"
+                )
+        for name, value in (
+            ("train", splits["train"]),
+            ("holdout", splits["holdout"]),
+            ("reference", splits.get("reference")),
+            ("schema", schema),
+            ("classes", ()),
+        ):
+            object.__setattr__(self, name, value)
+
+    def __repr__(self) -> str:
+        columns = f", {len(self.schema.columns)} columns" if self.schema.input == "table" else ""
+        return f"Dataset({self.schema.input}, {len(self.train)} train, {len(self.holdout)} holdout{columns})"
+
+    @classmethod
+    def from_files(
+        cls,
+        train: str | Path,
+        holdout: str | Path,
+        *,
+        label: str,
+        person: str | None = None,
+        drop: Sequence[str] = (),
+        missing: Sequence[str] = (),
+        immutable: Sequence[str] = (),
+        sensitive: Sequence[str] = (),
+    ) -> Self:
+        """Read two CSV or Parquet files with the same columns; ``label`` names the outcome.
+
+        Args:
+            label: column the model predicts; person: column that says whose row it is.
+            drop: columns the model does not use; missing: further cell texts that mean "missing".
+
+        Raises:
+            InvalidData: a file that is absent, empty or not a table, or a column that is not there.
+        """
+        parts = []
+        for path in (train, holdout):
+            frame = _read(Path(path), missing)
+            absent = [name for name in (label, person, *drop) if name is not None and name not in frame.columns]
+            if absent:
+                raise InvalidData(
+                    f"{Path(path).name} has no column {absent[0]!r}; it has {list(frame.columns)[:20]}"
+                )
+            y = frame[label].to_list()
+            parts.append((frame.drop(label, *drop).to_native(), y))
+        return cls(*parts, person=person, immutable=immutable, sensitive=sensitive)
+
+    def labels_seen(self) -> tuple[Any, ...]:
+        """Return the distinct labels of train and holdout, sorted."""
+        seen = {_plain(label) for split in (self.train, self.holdout) for label in np.unique(split.y).tolist()}
+        return tuple(sorted(seen, key=lambda label: (type(label).__name__, label)))
+
+    def guess_task(self) -> Task:
+        """Guess the task from the labels: fractions mean regression, else the number of classes decides."""
+        y = self.train.y
+        if y.dtype.kind == "f" and not bool((y == np.round(y)).all()):
+            return "regression"
+        return "binary" if len(self.labels_seen()) == 2 else "multiclass"
+
+    def with_classes(self, classes: tuple[Any, ...], known: Mapping[Any, int]) -> Dataset:
+        """Return a copy whose labels are indices into ``classes``."""
+
+        def recode(split: Split) -> Split:
+            # unique first: one dictionary look-up a class, not a row
+            values, inverse = np.unique(split.y, return_inverse=True)
+            try:
+                index = np.array([known[_plain(value)] for value in values.tolist()], np.int64)
+            except KeyError as error:
+                raise InvalidData(f"label {error.args[0]!r} is unknown to the model") from None
+            return replace(split, y=index[inverse].reshape(-1))
+
+        return self.mapped(recode)._copy(classes=classes)
+
+    def as_regression(self) -> Dataset:
+        """Return a copy whose labels are float64."""
+        if self.train.y.dtype.kind not in "biuf":
+            raise InvalidData(f"regression needs numeric labels; got {self.train.y.dtype}")
+        numeric = self.mapped(lambda split: replace(split, y=split.y.astype(np.float64)))
+        return numeric._copy(classes=("value",))
+
+    def with_holdout(self, index: np.ndarray) -> Dataset:
+        """Return a copy with only the holdout rows at ``index``."""
+        return self._copy(holdout=self.holdout.take(index))
+
+    def with_ids(self, train: np.ndarray, holdout: np.ndarray) -> Dataset:
+        """Return a copy whose rows carry opaque ids."""
+        return self._copy(train=replace(self.train, ids=train), holdout=replace(self.holdout, ids=holdout))
+
+    def mapped(self, change: Callable[[Split], Split]) -> Dataset:
+        """Return a copy with ``change`` applied to every part."""
+        reference = None if self.reference is None else change(self.reference)
+        return self._copy(train=change(self.train), holdout=change(self.holdout), reference=reference)
+
+    def _copy(self, **changes: Any) -> Dataset:
+        made = object.__new__(Dataset)
+        for name in ("train", "holdout", "reference", "schema", "classes"):
+            object.__setattr__(made, name, changes.get(name, getattr(self, name)))
+        return made
+
+
+def _part(name: str, part: Any, person: str | None) -> tuple[Any, np.ndarray, Any]:
+    if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
+        raise InvalidData(f"{name} must be (X, y) or (X, y, person); got {type(part).__name__}")
+    x, y, owner = (*part, None)[:3]
+    if is_frame(x) and person is not None:
+        import narwhals.stable.v2 as nw
+
+        frame = nw.from_native(x, eager_only=True)
+        if owner is None and person not in frame.columns:
+            raise InvalidData(f"{name} has no person column {person!r}; it has {frame.columns[:20]}")
+        if person in frame.columns:
+            owner = frame[person].to_list() if owner is None else owner
+            x = frame.drop(person).to_native()
+    elif person is not None and owner is None:
+        raise InvalidData(f"person={person!r} names a column, but {name} is not a frame; pass (X, y, person)")
+    if not is_frame(x) and not is_text(x):
+        x = np.asarray(x)
+    if len(x) == 0:
+        raise InvalidData(f"{name} has no rows")
+    labels = np.asarray(y)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim != 1:
+        raise InvalidData(f"labels of {name} must be one-dimensional; got shape {labels.shape}")
+    if labels.dtype == object:
+        if any(label is None or label != label for label in labels.tolist()):
+            raise InvalidData(f"labels of {name} contain missing values; drop those rows")
+        labels = np.array(labels.tolist())  # homogeneous objects become a plain dtype
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise InvalidData(f"labels of {name} contain missing or infinite values; drop those rows")
+    if labels.dtype.kind not in "biufUS":
+        raise InvalidData(f"labels of {name} have dtype {labels.dtype}; use numbers or text")
+    if owner is not None and len(owner) != len(labels):
+        raise InvalidData(f"{name} has {len(labels)} labels but {len(owner)} persons")
+    return x, labels, owner
+
+
+def _encoded(schema: Schema, name: str, x: Any) -> Any:
+    try:
+        return schema.encode(x)
+    except InvalidData as error:
+        raise InvalidData(f"{name}: {error}") from None
+
+
+def _codes(owners: list[Any]) -> list[np.ndarray | None]:
+    if owners[0] is None:
+        return [None] * len(owners)
+    book: dict[Any, int] = {}
+    coded: list[np.ndarray | None] = []
+    for owner in owners:
+        values = [_plain(value) for value in np.asarray(owner, dtype=object).tolist()]
+        if any(value is None or value != value for value in values):
+            raise InvalidData("person contains missing values; give every row an owner")
+        coded.append(np.array([book.setdefault(value, len(book)) for value in values], np.int64))
+    return coded
+
+
+def _read(path: Path, missing: Sequence[str]) -> Any:
+    import narwhals.stable.v2 as nw
+
+    if not path.is_file():
+        raise InvalidData(f"no such file: {path}")
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            from casemate.core.extras import needs
+
+            needs("pyarrow")
+            return nw.read_parquet(str(path), backend="pandas")
+        if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
+            raise InvalidData(f"{path.name}: expected a .csv, .tsv or .parquet file")
+        options: dict[str, Any] = {"skipinitialspace": True, "na_values": list(missing)}
+        return nw.read_csv(str(path), backend="pandas", separator="\t" if path.suffix == ".tsv" else ",", **options)
+    except (ValueError, OSError) as error:
+        if isinstance(error, InvalidData):
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InvalidData(f"{path.name} is not a readable table: {first}") from None

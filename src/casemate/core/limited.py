@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The black-box view: a target that offers only what an attacker was given, and counts what is asked of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from casemate.core.errors import BudgetExhausted
+from casemate.core.types import LABELS, LOGITS, MODULE, REFIT, SCORES, Capability, Counter, Target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(Target):
+    """A target behind a door: asking for anything not allowed raises ``MissingCapability``."""
+
+    base: Target
+    allowed: frozenset[Capability]
+    n_queries: int | None = None
+    counter: Counter = field(default_factory=Counter)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.base.capabilities & self.allowed
+
+    @property
+    def kind(self) -> str:
+        return self.base.kind
+
+    def native_classes(self) -> tuple[Any, ...] | None:
+        return self.base.native_classes()
+
+    def digest(self) -> str:
+        return self.base.digest()
+
+    def _through(self, capability: Capability, x: Any) -> Target:
+        if capability not in self.capabilities:
+            raise self._missing(capability)
+        rows = self.counter.tally["rows"] + len(x)
+        if self.n_queries is not None and rows > self.n_queries:
+            raise BudgetExhausted(
+                f"query budget of {self.n_queries} rows used up (next call asks {len(x)} more after "
+                f"{self.counter.tally['rows']}); raise Threat(n_queries=) or lower the effort"
+            )
+        if len(x):
+            self.counter.add("rows", len(x))
+            self.counter.add("calls")
+        return self.base if self.base.schema is self.schema else replace(self.base, **_shared(self))
+
+    def labels(self, x: Any) -> np.ndarray:
+        return self._through(LABELS, x).labels(x)
+
+    def scores(self, x: Any) -> np.ndarray:
+        return self._through(SCORES, x).scores(x)
+
+    def logits(self, x: Any) -> np.ndarray:
+        return self._through(LOGITS, x).logits(x)
+
+    def module(self) -> Any:
+        return self._through(MODULE, ()).module()
+
+    def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
+        self.counter.add("refits")
+        # A shadow belongs to the attacker: it is limited like the target but not metered.
+        return limit(self._through(REFIT, ()).refit(x, y, seed), self.allowed)
+
+
+def _shared(target: Target) -> dict[str, Any]:
+    return {f.name: getattr(target, f.name) for f in fields(Target)}
+
+
+def limit(
+    target: Target, allowed: frozenset[Capability], *, n_queries: int | None = None, counter: Counter | None = None
+) -> Limited:
+    """Wrap ``target`` so that only ``allowed`` can be asked of it, counted in ``counter``."""
+    return Limited(
+        base=target, allowed=allowed, n_queries=n_queries, counter=counter or Counter(), **_shared(target)
+    )

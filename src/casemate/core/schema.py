@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the columns are: kinds, bounds, spread, rules. Encodes the user's frame to float64 and rebuilds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from casemate.core.errors import InvalidData
+
+if TYPE_CHECKING:
+    from casemate.core.types import Input, Threat
+
+Kind = Literal["real", "integer", "category"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """One column of a table: what values it may take and what an attacker may do to it.
+
+    ``low``/``high`` bound numeric values, ``spread`` is the standard deviation on the training rows (the unit of
+    ``Threat(scale="spread")``), ``missing`` is the marker the user's frame had for a hole (None: there was none).
+
+    >>> Column(name="age", kind="integer", low=0, high=110, spread=18.0, unit="years", immutable=True).kind
+    'integer'
+    """
+
+    name: str
+    kind: Kind
+    categories: tuple[Any, ...] = ()
+    low: float = -np.inf
+    high: float = np.inf
+    spread: float = 1.0
+    unit: str = ""
+    immutable: bool = False
+    monotone: Literal["increasing", "decreasing"] | None = None
+    missing: Literal["none", "nan"] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Relation:
+    """A rule between columns that every feasible row obeys: sum(left) op sum(right).
+
+    >>> Relation(left=("paid",), op="<=", right=("owed",)).op
+    '<='
+    """
+
+    left: tuple[str, ...]
+    op: Literal["<=", "=="]
+    right: tuple[str, ...]
+
+    def broken(self, column: Callable[[str], np.ndarray]) -> np.ndarray:
+        """Return which rows break the rule; ``column(name)`` gives a column (n,). Missing cells break nothing."""
+        gap = sum(column(name) for name in self.left) - sum(column(name) for name in self.right)
+        scale = 1e-9 * (1.0 + sum(np.abs(column(name)) for name in (*self.left, *self.right)))
+        bad: np.ndarray = gap > scale if self.op == "<=" else np.abs(gap) > scale
+        return bad
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schema:
+    """Columns in order, and the rules that hold between them; images and text have no columns.
+
+    ``groups`` are tuples of columns that are one-hot together. ``sensitive`` names the columns by which results
+    are sliced. ``person`` names the column that says whose row it is (never shown to the model).
+
+    >>> schema = Schema.infer(np.array([[0.5, 1.0], [1.5, 3.0]]))
+    >>> [column.name for column in schema.columns], schema.columns[0].spread
+    (['x0', 'x1'], 0.5)
+    """
+
+    input: Input = "table"
+    columns: tuple[Column, ...] = ()
+    bounds: tuple[float, float] | None = None
+    groups: tuple[tuple[str, ...], ...] = ()
+    relations: tuple[Relation, ...] = ()
+    sensitive: tuple[str, ...] = ()
+    person: str | None = None
+    # A zero-row frame (or None for arrays): the user's column order, dtypes and library.
+    template: Any = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        known = set(self.names)
+        named = {name for group in self.groups for name in group} | set(self.sensitive)
+        named |= {name for rule in self.relations for name in (*rule.left, *rule.right)}
+        if self.input == "table" and (unknown := sorted(named - known)):
+            raise InvalidData(f"schema names columns that do not exist: {unknown}; columns are {self.names[:20]}")
+
+    @property
+    def names(self) -> list[str]:
+        """Column names in order."""
+        return [column.name for column in self.columns]
+
+    def with_columns(self, changes: Mapping[str, Mapping[str, Any]]) -> Schema:
+        """Return a copy with fields of some columns changed.
+
+        >>> s = Schema.infer(np.array([[1.0], [2.0]]))
+        >>> s.with_columns({"x0": {"immutable": True}}).columns[0].immutable
+        True
+        """
+        if unknown := sorted(set(changes) - set(self.names)):
+            raise InvalidData(f"no such columns: {unknown}; columns are {self.names[:20]}")
+        return replace(self, columns=tuple(replace(c, **changes.get(c.name, {})) for c in self.columns))
+
+    @staticmethod
+    def infer(train: Any, *others: Any, immutable: Sequence[str] = (), sensitive: Sequence[str] = ()) -> Schema:
+        """Infer kinds, bounds and spread. Spread comes from ``train``; bounds and categories from all rows given.
+
+        Args:
+            train: a frame (pandas, polars, Arrow), an array (n, d) or (n, c, h, w), or a list of texts.
+            others: further rows of the same form (holdout, reference).
+            immutable: columns nobody can change.
+            sensitive: columns by which results are sliced.
+
+        Raises:
+            InvalidData: dates, infinities, no rows, or columns that differ between the parts.
+        """
+        if is_text(train):
+            return Schema(input="text")
+        if not is_frame(train):
+            train, others = np.asarray(train), tuple(np.asarray(other) for other in others)
+            if train.ndim == 4:
+                return Schema(input="image", bounds=_pixel_bounds((train, *others)))
+        parts = [_columns(part) for part in (train, *others)]
+        if not parts[0]:
+            raise InvalidData("the table has no columns")
+        columns = []
+        for name in parts[0]:
+            if absent := [i for i, part in enumerate(parts) if name not in part]:
+                raise InvalidData(f"column {name!r} is in train but not in part {absent[0]} of the data")
+            columns.append(_infer_column(name, [part[name] for part in parts]))
+        known = {column.name for column in columns}
+        if unknown := sorted(set(immutable) - known):
+            raise InvalidData(f"immutable names columns that do not exist: {unknown}")
+        return Schema(
+            columns=tuple(replace(c, immutable=c.name in immutable) for c in columns),
+            sensitive=tuple(sensitive),
+            template=_template(train),
+        )
+
+    def encode(self, x: Any) -> Any:
+        """Turn the user's rows into what methods see: float64 (n, d), images (n, c, h, w) or a list of texts."""
+        if self.input == "text":
+            return list(x)
+        if self.input == "image":
+            images = np.asarray(x)
+            if images.ndim != 4:
+                raise InvalidData(f"images must be (n, channels, height, width); got shape {images.shape}")
+            return _finite(images, "images")
+        found = _columns(x)
+        if missing := [name for name in self.names if name not in found]:
+            raise InvalidData(f"column {missing[0]!r} is missing; the data has {list(found)[:20]}")
+        if extra := [name for name in found if name not in self.names]:
+            raise InvalidData(f"column {extra[0]!r} is unknown; train had {self.names[:20]}")
+        return np.column_stack([_encode(column, found[column.name]) for column in self.columns])  # (n, d)
+
+    def decode(self, x: Any) -> Any:
+        """Rebuild what the user's model expects from encoded rows (inverse of :meth:`encode`)."""
+        if self.input != "table" or self.template is None:
+            return x
+        values = [_decode(column, x[:, i]) for i, column in enumerate(self.columns)]
+        if isinstance(self.template, np.ndarray):
+            if self.template.dtype != object:
+                return x.astype(self.template.dtype) if _fits(x, self.template.dtype) else x
+            out = np.empty(x.shape, dtype=object)
+            for i, value in enumerate(values):
+                out[:, i] = value
+            return out
+        return _rebuild(self.template, self.columns, values)
+
+
+def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, np.ndarray]:
+    """Tell which changed rows break which rule, in float64 and independently of the attack that made them.
+
+    Args:
+        x: original encoded rows; x_adv: changed rows of the same shape; threat: resolved; schema: of the data.
+
+    Returns:
+        One mask (n,) a rule: shape-level ``finite``, ``radius``, ``bounds``, and for tables ``integer``,
+        ``category``, ``immutable``, ``monotone``, ``group``, ``relation``, ``missing``.
+
+    >>> from casemate.core.types import Threat
+    >>> rows = np.array([[0.0, 0.0], [1.0, 1.0]])
+    >>> schema = Schema.infer(rows)
+    >>> bad = violations(rows, rows + 0.2, Threat(norm="linf", radius=0.3, scale="raw"), schema)
+    >>> bad["radius"].any(), bad["bounds"].tolist()
+    (np.False_, [False, True])
+    """
+    before, after = np.asarray(x, np.float64), np.asarray(x_adv, np.float64)
+    if before.shape != after.shape:
+        raise InvalidData(f"changed inputs have shape {after.shape}, originals {before.shape}")
+    n = len(before)
+    if schema.input != "table":
+        low, high = schema.bounds or (-np.inf, np.inf)
+        slack = 1e-6 * max(1.0, high - low) if np.isfinite(high - low) else 1e-6
+        flat, shift = after.reshape(n, -1), (after - before).reshape(n, -1)  # (n, pixels)
+        return {
+            "finite": ~np.isfinite(flat).all(1),
+            "radius": _too_far(shift, threat),
+            "bounds": ((flat < low - slack) | (flat > high + slack)).any(1),
+        }
+    hole = np.isnan(before)
+    shift = np.where(hole & np.isnan(after), 0.0, after - before)  # (n, d)
+    spread = np.array([column.spread for column in schema.columns])
+    category = np.array([column.kind == "category" for column in schema.columns])
+    unit = spread if threat.scale == "spread" else np.ones_like(spread)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.where(shift == 0, 0.0, np.abs(shift) / unit)
+    if threat.norm != "l0":  # a category has no distance: it may only change under an edit budget
+        scaled = np.where(category & (shift != 0), np.inf, scaled)
+    bad = {
+        "finite": np.isinf(after).any(1),
+        "missing": (hole != np.isnan(after)).any(1),
+        "radius": _too_far(scaled, threat),
+    }
+    low = np.array([column.low for column in schema.columns])
+    high = np.array([column.high for column in schema.columns])
+    slack = 1e-6 * np.maximum(1.0, np.abs(spread))
+    changed = shift != 0
+    # An original value is what it is: only a change can leave the bounds or the grid.
+    bad["bounds"] = (changed & ~category & ((after < low - slack) | (after > high + slack))).any(1)
+    grid = np.array([column.kind == "integer" for column in schema.columns])
+    bad["integer"] = (changed & grid & (after != np.round(after))).any(1)
+    sizes = np.array([len(column.categories) for column in schema.columns])
+    bad["category"] = (changed & category & ((after != np.round(after)) | (after < 0) | (after >= sizes))).any(1)
+    fixed = np.array([column.immutable for column in schema.columns])
+    bad["immutable"] = (changed & fixed).any(1)
+    rising = np.array([column.monotone == "increasing" for column in schema.columns])
+    falling = np.array([column.monotone == "decreasing" for column in schema.columns])
+    bad["monotone"] = ((rising & (shift < 0)) | (falling & (shift > 0))).any(1)
+    place = {name: i for i, name in enumerate(schema.names)}
+    bad["group"] = np.zeros(n, bool)
+    for group in schema.groups:
+        cells, moved = after[:, [place[g] for g in group]], changed[:, [place[g] for g in group]].any(1)
+        bad["group"] |= moved & ((np.abs(cells.sum(1) - 1) > 1e-9) | ((cells != 0) & (cells != 1)).any(1))
+    bad["relation"] = np.zeros(n, bool)
+    for rule in schema.relations:
+        bad["relation"] |= changed.any(1) & rule.broken(lambda name: after[:, place[name]])
+    return bad
+
+
+def _too_far(shift: np.ndarray, threat: Threat) -> np.ndarray:
+    radius = np.inf if threat.radius is None else threat.radius
+    size = np.abs(shift)
+    norms: dict[str, Callable[[], np.ndarray]] = {
+        "linf": lambda: size.max(1, initial=0.0),
+        "l2": lambda: np.sqrt(np.square(size).sum(1)),
+        "l1": lambda: size.sum(1),
+        "l0": lambda: (size > 0).sum(1).astype(np.float64),
+    }
+    far: np.ndarray = norms[threat.norm or "linf"]() > radius * (1 + 1e-6) + 1e-9
+    return far
+
+
+# ---- reading the user's columns ----
+
+
+def is_text(x: Any) -> bool:
+    """Tell whether ``x`` is a non-empty sequence of strings."""
+    return isinstance(x, Sequence) and not isinstance(x, str) and len(x) > 0 and isinstance(x[0], str)
+
+
+def is_frame(x: Any) -> bool:
+    """Tell whether ``x`` is a pandas, polars or Arrow table."""
+    if isinstance(x, (np.ndarray, list, tuple)):
+        return False
+    import narwhals.stable.v2 as nw
+
+    return isinstance(nw.from_native(x, pass_through=True), nw.DataFrame)
+
+
+def _columns(x: Any) -> dict[str, Any]:
+    """Return name -> float64 array, or list of Python values for a category, of a frame or array (n, d)."""
+    if not is_frame(x):
+        table = np.asarray(x)
+        if table.ndim != 2:
+            raise InvalidData(f"a table must be two-dimensional (rows, columns); got shape {table.shape}")
+        return {f"x{i}": _array_column(table[:, i], f"x{i}") for i in range(table.shape[1])}
+    import narwhals.stable.v2 as nw
+
+    frame = nw.from_native(x, eager_only=True)
+    if len(set(frame.columns)) != len(frame.columns):
+        raise InvalidData("two columns have the same name; rename one")
+    return {str(name): _series(frame[name], str(name)) for name in frame.columns}
+
+
+def _array_column(values: np.ndarray, name: str) -> Any:
+    if values.dtype == object or values.dtype.kind in "US":
+        cells = values.tolist()
+        if all(cell is None or isinstance(cell, (int, float, np.number)) for cell in cells):
+            return np.array([np.nan if cell is None else cell for cell in cells], np.float64)
+        return cells
+    if values.dtype.kind not in "biuf":
+        raise InvalidData(f"column {name!r} has dtype {values.dtype}; convert it to numbers or text")
+    return values
+
+
+def _series(series: Any, name: str) -> Any:
+    import narwhals.stable.v2 as nw
+
+    dtype = series.dtype
+    if dtype.is_numeric():
+        if dtype.is_integer() and series.null_count() == 0:
+            return series.to_numpy().astype(np.int64)
+        return np.asarray(series.cast(nw.Float64()).to_numpy(), np.float64)
+    if dtype in (nw.Boolean, nw.String, nw.Categorical, nw.Enum, nw.Object):
+        cells = series.to_list()
+        if dtype == nw.Object and all(c is None or isinstance(c, (int, float, np.number)) for c in cells):
+            return np.array([np.nan if c is None else c for c in cells], np.float64)
+        return cells
+    raise InvalidData(f"column {name!r} has type {dtype}; convert it to numbers (days, say) or text, or drop it")
+
+
+def _is_hole(cell: Any) -> bool:
+    return cell is None or cell != cell or type(cell).__name__ == "NAType"
+
+
+def _infer_column(name: str, parts: list[Any]) -> Column:
+    numeric = [isinstance(part, np.ndarray) for part in parts]
+    if any(numeric) and not all(numeric):
+        raise InvalidData(f"column {name!r} holds numbers in one part of the data and text in another")
+    if not all(numeric):
+        cells = [cell for part in parts for cell in part]
+        holes = [cell for cell in cells if _is_hole(cell)]
+        seen = {cell for cell in cells if not _is_hole(cell)}
+        marker: Literal["none", "nan"] | None = None
+        if holes:
+            marker = "none" if holes[0] is None else "nan"
+        order = sorted(seen, key=lambda cell: (type(cell).__name__, cell))
+        return Column(name=name, kind="category", categories=tuple(order), missing=marker)
+    if parts[0].dtype.kind == "b":
+        return Column(name=name, kind="category", categories=(False, True))
+    values = np.concatenate([np.asarray(part, np.float64) for part in parts])
+    if np.isinf(values).any():
+        raise InvalidData(f"column {name!r} contains infinity; clip it or mark it as missing (NaN)")
+    known = values[~np.isnan(values)]
+    # pandas turns integers with holes into floats: integral values beside holes are still integers
+    holed = len(known) < len(values)
+    integral = all(part.dtype.kind in "iu" for part in parts) or (
+        holed and len(known) > 0 and bool((known == np.round(known)).all())
+    )
+    train = np.asarray(parts[0], np.float64)
+    train = train[~np.isnan(train)]
+    return Column(
+        name=name,
+        kind="integer" if integral else "real",
+        low=float(known.min()) if len(known) else -np.inf,
+        high=float(known.max()) if len(known) else np.inf,
+        spread=float(train.std()) if len(train) else 0.0,
+        missing="nan" if holed else None,
+    )
+
+
+def _encode(column: Column, found: Any) -> np.ndarray:
+    if isinstance(found, np.ndarray):
+        values = found.astype(np.float64)
+        if column.kind == "category" and found.dtype.kind != "b":
+            raise InvalidData(f"column {column.name!r} holds numbers here but categories in train")
+        return _finite(values, f"column {column.name!r}", holes=True)
+    if column.kind != "category":
+        bad = next((cell for cell in found if not _is_hole(cell)), None)
+        raise InvalidData(f"column {column.name!r} is numeric in train but holds {bad!r} here")
+    codes = {cell: float(code) for code, cell in enumerate(column.categories)}
+    try:
+        return np.array([np.nan if _is_hole(cell) else codes[cell] for cell in found], np.float64)
+    except KeyError as error:
+        raise InvalidData(
+            f"column {column.name!r} holds {error.args[0]!r}, a category not seen when the schema was inferred"
+        ) from None
+
+
+def _decode(column: Column, values: np.ndarray) -> Any:
+    if column.kind != "category":
+        return values
+    hole = np.isnan(values)
+    codes = np.where(hole, 0, values).astype(np.int64)
+    if len(codes) and (codes.min() < 0 or codes.max() >= max(1, len(column.categories))):
+        raise InvalidData(f"column {column.name!r} has code {codes.max()} but {len(column.categories)} categories")
+    pool = np.empty(len(column.categories) + 1, dtype=object)
+    pool[:-1] = column.categories
+    pool[-1] = None if column.missing == "none" else np.nan
+    return pool[np.where(hole, len(column.categories), codes)]
+
+
+def _template(train: Any) -> Any:
+    if not is_frame(train):
+        return np.asarray(train)[:0]
+    import narwhals.stable.v2 as nw
+
+    return nw.from_native(train, eager_only=True).head(0).to_native()
+
+
+def _fits(values: np.ndarray, dtype: Any) -> bool:
+    """Integers (and booleans) can only hold integral, complete values."""
+    return np.dtype(dtype).kind not in "biu" or bool((values == np.round(values)).all())
+
+
+def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any:
+    """Build a frame of the template's library, column order and dtypes (floats where integers cannot hold it)."""
+    import narwhals.stable.v2 as nw
+
+    library = nw.get_native_namespace(template)
+    frame = nw.from_native(template, eager_only=True)
+    cells: dict[str, Any] = {}
+    for column, value in zip(columns, values, strict=True):
+        integral = frame[column.name].dtype.is_integer()
+        keep = not integral or bool((value == np.round(value)).all())
+        if library.__name__ == "pandas":
+            dtype = template[column.name].dtype
+            cells[column.name] = library.Series(value, dtype=dtype if keep else "float64")
+        elif column.kind == "category":
+            cells[column.name] = [None if _is_hole(cell) else cell for cell in value.tolist()]
+        else:
+            cells[column.name] = [None if cell != cell else int(cell) if integral and keep else cell for cell in value]
+    order = [name for name in frame.columns if name in cells]
+    if library.__name__ == "pandas":
+        return library.DataFrame({name: cells[name] for name in order})
+    built = nw.from_dict({name: cells[name] for name in order}, backend=library)
+    casts = [
+        nw.col(name).cast(frame[name].dtype)
+        for name in order
+        if not (frame[name].dtype.is_integer() and built[name].dtype.is_float())
+    ]
+    return built.with_columns(*casts).to_native()
+
+
+def _pixel_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
+    low = min(float(part.min()) for part in parts if part.size)
+    high = max(float(part.max()) for part in parts if part.size)
+    if low >= 0 and high <= 1:
+        return 0.0, 1.0
+    return (0.0, 255.0) if low >= 0 and high <= 255 else (low, high)
+
+
+def _finite(values: np.ndarray, what: str, *, holes: bool = False) -> np.ndarray:
+    if values.dtype.kind == "f" and (np.isinf(values).any() or (not holes and np.isnan(values).any())):
+        raise InvalidData(f"{what} contain{'s' if holes else ''} values that are not finite; remove or replace them")
+    return values
