@@ -36,7 +36,28 @@ _HOME = {
     "methods": "api",
     "wrap": "api",
 }
-__all__ = sorted(_HOME)  # noqa: PLE0605  (sorted by construction; a test checks that each name resolves)
+__all__ = [
+    "Capability",
+    "CasemateError",
+    "Change",
+    "Column",
+    "Comparison",
+    "Dataset",
+    "Measurement",
+    "Recipe",
+    "Relation",
+    "Report",
+    "Schema",
+    "Target",
+    "Threat",
+    "audit",
+    "compare",
+    "harden",
+    "load",
+    "method",
+    "methods",
+    "wrap",
+]
 
 if TYPE_CHECKING:
     from casemate.api import audit, compare, harden, load, method, methods, wrap

@@ -99,7 +99,9 @@ def load(model: str) -> Target:
     except ImportError as error:
         raise InvalidData(f"MODEL {model!r}: cannot import {path!r} ({error})") from error
     except Exception as error:
-        raise InvalidData(f"MODEL {model!r}: importing {path!r} raised {type(error).__name__}: {error}") from error
+        raise InvalidData(
+            f"MODEL {model!r}: importing {path!r} raised {type(error).__name__}: {error}"
+        ) from error
     if not hasattr(module, name):
         raise InvalidData(f"MODEL {model!r}: module {path!r} has no {name!r}")
     factory = getattr(module, name)
@@ -185,17 +187,19 @@ def audit(
     for item, params in chosen:
         harness.parameters(item, effort, params)
     target, data = _bound(wrap(target), data, seed)
-    key = bytes.fromhex(earlier.pairing["key"]) if earlier is not None else secrets.token_bytes(16)
+    if earlier is not None and not earlier.pairing:
+        raise InvalidData("like= is a public edition: it holds no pairing key; use the internal report.json")
+    key = bytes.fromhex(earlier.pairing["key"]) if earlier and earlier.pairing else secrets.token_bytes(16)
     described = _describe(data, key)
     if earlier is not None and described["digest"] != earlier.data["digest"]:
-        raise InvalidData("like= was made on other data (digests differ); compare needs the same rows in the same order")
+        raise InvalidData(
+            "like= was made on other data (digests differ); compare needs the same rows in the same order"
+        )
     data = _opaque(data, key)
     deadline = time.monotonic() + harness.QUICK_SECONDS if effort == "quick" else None
 
     def run_of(card: Card, **fields: Any) -> Run:
-        return Run(
-            card=card, seed=seed, effort=effort, progress=progress, deadline=deadline, **fields
-        )
+        return Run(card=card, seed=seed, effort=effort, progress=progress, deadline=deadline, **fields)
 
     measured: list[Measurement] = harness.utility(target, data, run_of(harness.UTILITY))
     ran: list[dict[str, Any]] = []
@@ -224,7 +228,7 @@ def audit(
             {
                 "name": card.name,
                 "version": card.version,
-                "params": {name: value for name, value in run.used.items()},
+                "params": dict(run.used),
                 "status": status,
                 "reason": reason,
                 "seconds": time.perf_counter() - start,
@@ -300,7 +304,9 @@ def compare(before: Report, *after: Report, gates: str | Path | None = None) -> 
     return _compare(before, *after, gates=gates)
 
 
-def _chosen(methods: Sequence[str | Spec] | None, earlier: Report | None) -> list[tuple[Method, dict[str, Any]]]:
+def _chosen(
+    methods: Sequence[str | Spec] | None, earlier: Report | None
+) -> list[tuple[Method, dict[str, Any]]]:
     """Decide which methods run with which fixed parameters; ``like`` fixes what it used."""
     if isinstance(methods, str):
         methods = [methods]
@@ -315,7 +321,9 @@ def _chosen(methods: Sequence[str | Spec] | None, earlier: Report | None) -> lis
     for spec in specs:
         item = find(spec.name)
         if item.card.kind == "defence":
-            raise InvalidData(f"{spec.name} is a defence; apply it with harden, then audit the hardened target")
+            raise InvalidData(
+                f"{spec.name} is a defence; apply it with harden, then audit the hardened target"
+            )
         chosen.append((item, {**used.get(spec.name, {}), **spec.params}))
     return chosen
 
@@ -346,9 +354,13 @@ def _opaque(data: Dataset, key: bytes) -> Dataset:
 
 
 def _describe(data: Dataset, key: bytes) -> dict[str, Any]:
-    mark = hashlib.blake2b(key=key, digest_size=16)  # keyed: a plain hash of records could be guessed and tested
+    mark = hashlib.blake2b(
+        key=key, digest_size=16
+    )  # keyed: a plain hash of records could be guessed and tested
     for split in (data.train, data.holdout):
-        mark.update("\0".join(split.x).encode() if isinstance(split.x, list) else np.ascontiguousarray(split.x).data)
+        mark.update(
+            "\0".join(split.x).encode() if isinstance(split.x, list) else np.ascontiguousarray(split.x).data
+        )
         mark.update(np.ascontiguousarray(split.y).data)
     people = None
     if data.train.person is not None and data.holdout.person is not None:

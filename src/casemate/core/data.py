@@ -93,7 +93,7 @@ class Dataset:
         for name, split in splits.items():
             if len(split.x) != len(split):
                 raise InvalidData(f"{name} has {len(split.x)} rows but {len(split)} labels")
-        if codes[0] is not None:
+        if codes[0] is not None and codes[1] is not None:
             both = np.intersect1d(codes[0], codes[1])
             if len(both):
                 raise InvalidData(
@@ -137,7 +137,9 @@ class Dataset:
         parts = []
         for path in (train, holdout):
             frame = _read(Path(path), missing)
-            absent = [name for name in (label, person, *drop) if name is not None and name not in frame.columns]
+            absent = [
+                name for name in (label, person, *drop) if name is not None and name not in frame.columns
+            ]
             if absent:
                 raise InvalidData(
                     f"{Path(path).name} has no column {absent[0]!r}; it has {list(frame.columns)[:20]}"
@@ -148,7 +150,9 @@ class Dataset:
 
     def labels_seen(self) -> tuple[Any, ...]:
         """Return the distinct labels of train and holdout, sorted."""
-        seen = {_plain(label) for split in (self.train, self.holdout) for label in np.unique(split.y).tolist()}
+        seen = {
+            _plain(label) for split in (self.train, self.holdout) for label in np.unique(split.y).tolist()
+        }
         return tuple(sorted(seen, key=lambda label: (type(label).__name__, label)))
 
     def guess_task(self) -> Task:
@@ -270,7 +274,9 @@ def _read(path: Path, missing: Sequence[str]) -> Any:
         if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
             raise InvalidData(f"{path.name}: expected a .csv, .tsv or .parquet file")
         options: dict[str, Any] = {"skipinitialspace": True, "na_values": list(missing)}
-        return nw.read_csv(str(path), backend="pandas", separator="\t" if path.suffix == ".tsv" else ",", **options)
+        return nw.read_csv(
+            str(path), backend="pandas", separator="\t" if path.suffix == ".tsv" else ",", **options
+        )
     except (ValueError, OSError) as error:
         if isinstance(error, InvalidData):
             raise

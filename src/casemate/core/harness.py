@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from casemate.core.types import (
     LABELS,
     SCORES,
     Change,
+    Detail,
     Explanation,
     Measurement,
     Note,
@@ -37,7 +38,10 @@ EVASION = {
         worse="lower", unit="share", en="accuracy under attack (upper bound)", zh="受攻击时的准确率（上界）"
     ),
     "invalid_examples": Quantity(
-        worse="higher", unit="share", en="attack results outside the threat or the schema", zh="不符合威胁或约束的样本"
+        worse="higher",
+        unit="share",
+        en="attack results outside the threat or the schema",
+        zh="不符合威胁或约束的样本",
     ),
 }
 EXPLAINED = {
@@ -57,10 +61,14 @@ UTILITY = Card(
     reference="",
     quantities={
         "accuracy": Quantity(worse="lower", unit="share", en="accuracy, held out", zh="准确率（留出数据）"),
-        "accuracy_train": Quantity(worse="lower", unit="share", en="accuracy, training data", zh="准确率（训练数据）"),
+        "accuracy_train": Quantity(
+            worse="lower", unit="share", en="accuracy, training data", zh="准确率（训练数据）"
+        ),
         "roc_auc": Quantity(worse="lower", en="ROC AUC, held out", zh="ROC AUC（留出数据）"),
         "log_loss": Quantity(worse="higher", unit="nats", en="log loss, held out", zh="对数损失（留出数据）"),
-        "absolute_error": Quantity(worse="higher", en="mean absolute error, held out", zh="平均绝对误差（留出数据）"),
+        "absolute_error": Quantity(
+            worse="higher", en="mean absolute error, held out", zh="平均绝对误差（留出数据）"
+        ),
     },
 )
 # How many held-out points an evasion method attacks, by effort; drawn once from the seed, the same for every method.
@@ -94,7 +102,9 @@ def parameters(method: Method, effort: str, params: Mapping[str, Any]) -> dict[s
         if parameter.kind is inspect.Parameter.KEYWORD_ONLY and name not in ("run", "threat")
     }
     if unknown := [name for name in params if name not in own]:
-        raise InvalidData(f"{method.card.name} has no parameter {unknown[0]!r}; it has {', '.join(own) or 'none'}")
+        raise InvalidData(
+            f"{method.card.name} has no parameter {unknown[0]!r}; it has {', '.join(own) or 'none'}"
+        )
     for name, value in params.items():
         if type(own[name]) in (int, float, str) and not _like(value, own[name]):
             raise InvalidData(
@@ -109,7 +119,9 @@ _KINDS = {int: "a whole number", float: "a number", str: "text"}
 
 def _like(value: Any, default: Any) -> bool:
     """Tell whether a user's value has the kind of the default; any number may stand for a float."""
-    kinds = (int, float, np.integer, np.floating) if isinstance(default, float) else (type(default), np.integer)
+    kinds = (
+        (int, float, np.integer, np.floating) if isinstance(default, float) else (type(default), np.integer)
+    )
     return isinstance(value, kinds) and not isinstance(value, bool)
 
 
@@ -143,12 +155,16 @@ def execute(
     return [replace(row, seconds=seconds) for row in rows]
 
 
-def direct(method: Method, target: Target, data: Dataset, **kwargs: Any) -> Any:
+def direct(method: Method, args: Sequence[Any], options: Mapping[str, Any]) -> Any:
     """Run a method called as a plain function: bind, give it default options, return what its kind returns."""
-    threat, params = kwargs.pop("threat", None), {k: v for k, v in kwargs.items() if k != "run"}
-    target, data = target.bind(data)
+    bound = inspect.signature(method.function).bind(*args, **options).arguments
+    target, data = bound.pop("target").bind(bound.pop("data"))
+    threat, params = (
+        bound.pop("threat", None),
+        {name: value for name, value in bound.items() if name != "run"},
+    )
     run = Run(card=method.card, threat=resolve(threat, method.card, target, data), pinned=frozenset(params))
-    if method.card.kind in ("explainer",):
+    if method.card.kind == "explainer":
         return invoke(method, target, data, run, params)
     return execute(method, target, data, run, params)
 
@@ -158,7 +174,9 @@ def resolve(threat: Threat | None, card: Card, target: Target, data: Dataset) ->
     if card.kind == "evasion":
         threat = (threat or Threat()).resolved(data.schema)
         if threat.goal is not None and not 0 <= threat.goal < len(target.classes):
-            raise InvalidThreat(f"goal {threat.goal} is not a class index; there are {len(target.classes)} classes")
+            raise InvalidThreat(
+                f"goal {threat.goal} is not a class index; there are {len(target.classes)} classes"
+            )
     return threat
 
 
@@ -180,17 +198,15 @@ def _evasion(
     # What breaks a rule counts as no attack: the point keeps its clean prediction.
     kept = np.where(invalid.reshape((-1,) + (1,) * (np.ndim(x) - 1)), x, x_adv)
     attacked = target.labels(kept)
-    if threat.goal is None:
-        held = (clean == y) & (attacked == y)  # clean errors count as broken
-    else:
-        held = attacked != threat.goal
+    # clean errors count as broken; with a goal, a point holds until it reaches the goal
+    held = (clean == y) & (attacked == y) if threat.goal is None else attacked != threat.goal
     card = replace(method.card, quantities=quantities(method.card))
     verified = replace(run, card=card)
     rules = tuple((rule, int(mask.sum())) for rule, mask in broken.items() if mask.any())
     person = few.holdout.person
     robust = stats.proportion(held, clusters=person, level=run.level)
     tally = run.counter.tally
-    details = [
+    details: list[Detail] = [
         Table(
             name="attack",
             columns=("what", "value"),
@@ -229,14 +245,21 @@ def _explained(method: Method, result: Explanation, run: Run) -> list[Measuremen
     z = float(ndtri(0.5 + run.level / 2))
     order = np.argsort(-values, kind="stable")
     rows = tuple(
-        (result.names[i], float(values[i]), float(values[i] - z * errors[i]), float(values[i] + z * errors[i]))
+        (
+            result.names[i],
+            float(values[i]),
+            float(values[i] - z * errors[i]),
+            float(values[i] + z * errors[i]),
+        )
         for i in order
     )
     top = rows[0]
     table = Table(name="importance", columns=("column", "importance", "low", "high"), rows=rows)
     told = Note(text=f"strongest column: {top[0]}")
     verified = replace(run, card=card)
-    found = verified.measure("top_importance", top[1], top[2], top[3], result.n_records, details=[table, told])
+    found = verified.measure(
+        "top_importance", top[1], top[2], top[3], result.n_records, details=[table, told]
+    )
     return [found, *result.quality]
 
 
@@ -262,15 +285,21 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
     ]
     if target.has(SCORES):
         scores = target.scores(x)
-        loss = -np.log(np.clip(scores[np.arange(len(y)), y], 1e-15, None))  # clipped as scikit-learn's log_loss
+        loss = -np.log(
+            np.clip(scores[np.arange(len(y)), y], 1e-15, None)
+        )  # clipped as scikit-learn's log_loss
         if len(y) > 1:
             rows.append(row("log_loss", stats.mean(loss, clusters=person, level=run.level), loss))
         if target.task == "binary" and 0 < y.sum() < len(y):
             one, other = y == 1, y == 0
-            cluster = {} if person is None else {
-                "positive_clusters": person[one], "negative_clusters": person[other]
-            }
-            rows.append(row("roc_auc", stats.auc(scores[one, 1], scores[other, 1], level=run.level, **cluster), None))
+            cluster = (
+                {}
+                if person is None
+                else {"positive_clusters": person[one], "negative_clusters": person[other]}
+            )
+            rows.append(
+                row("roc_auc", stats.auc(scores[one, 1], scores[other, 1], level=run.level, **cluster), None)
+            )
     return [replace(item, seconds=time.perf_counter() - start) for item in rows]
 
 

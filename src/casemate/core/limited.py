@@ -72,7 +72,11 @@ def _shared(target: Target) -> dict[str, Any]:
 
 
 def limit(
-    target: Target, allowed: frozenset[Capability], *, n_queries: int | None = None, counter: Counter | None = None
+    target: Target,
+    allowed: frozenset[Capability],
+    *,
+    n_queries: int | None = None,
+    counter: Counter | None = None,
 ) -> Limited:
     """Wrap ``target`` so that only ``allowed`` can be asked of it, counted in ``counter``."""
     return Limited(

@@ -16,7 +16,8 @@ from casemate.core.types import Capability, Input, Property, Task, Worse
 
 Kind = Literal["attack", "check", "evasion", "defence", "explainer"]
 PACKAGES = ("privacy", "robustness", "confidentiality", "explanation")
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +52,7 @@ class Card:
     reference: str
     uses: tuple[str, ...] = ()
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
+    null: Mapping[str, Any] = field(default_factory=dict)  # a defence's parameters that change nothing
     version: str = "1"
 
 
@@ -114,7 +116,7 @@ def method(
             if kwargs.get("run") is None and kind != "defence":
                 from casemate.core.harness import direct
 
-                return cast(R, direct(Method(made, function), *args, **kwargs))
+                return cast(R, direct(Method(made, function), args, kwargs))
             return function(*args, **kwargs)
 
         wrapper.card = made  # type: ignore[attr-defined]  # our own function, not the user's object

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from casemate.core.stats import Interval
     from casemate.core.types import Target
 
-Item, Out = TypeVar("Item"), TypeVar("Out")
+Item = TypeVar("Item")
+Out = TypeVar("Out")
 Progress = Callable[[str, int, int], None]
 
 
@@ -88,7 +89,7 @@ class Run:
             from joblib import effective_n_jobs
 
             left = max(0.0, self.deadline - time.monotonic())
-            count = min(wanted, max(least, int(left / max(seconds_each, 1e-9) * effective_n_jobs())))
+            count = min(wanted, max(least, int(left / max(seconds_each, 1e-9) * effective_n_jobs(None))))
         self.used[name] = count
         return count
 
@@ -138,7 +139,9 @@ class Run:
 
     def measured(self, quantity: str, interval: Interval, details: Sequence[Detail] = ()) -> Measurement:
         """Make a Measurement from an interval of ``core.stats``."""
-        return self.measure(quantity, interval.value, interval.low, interval.high, interval.n, details=details)
+        return self.measure(
+            quantity, interval.value, interval.low, interval.high, interval.n, details=details
+        )
 
     def unresolved(self, quantity: str, reason: str, n: int) -> Measurement:
         """Make a row that says why the quantity could not be measured."""

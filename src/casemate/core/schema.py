@@ -87,7 +87,9 @@ class Schema:
         named = {name for group in self.groups for name in group} | set(self.sensitive)
         named |= {name for rule in self.relations for name in (*rule.left, *rule.right)}
         if self.input == "table" and (unknown := sorted(named - known)):
-            raise InvalidData(f"schema names columns that do not exist: {unknown}; columns are {self.names[:20]}")
+            raise InvalidData(
+                f"schema names columns that do not exist: {unknown}; columns are {self.names[:20]}"
+            )
 
     @property
     def names(self) -> list[str]:
@@ -106,7 +108,9 @@ class Schema:
         return replace(self, columns=tuple(replace(c, **changes.get(c.name, {})) for c in self.columns))
 
     @staticmethod
-    def infer(train: Any, *others: Any, immutable: Sequence[str] = (), sensitive: Sequence[str] = ()) -> Schema:
+    def infer(
+        train: Any, *others: Any, immutable: Sequence[str] = (), sensitive: Sequence[str] = ()
+    ) -> Schema:
         """Infer kinds, bounds and spread. Spread comes from ``train``; bounds and categories from all rows given.
 
         Args:
@@ -194,13 +198,13 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
         raise InvalidData(f"changed inputs have shape {after.shape}, originals {before.shape}")
     n = len(before)
     if schema.input != "table":
-        low, high = schema.bounds or (-np.inf, np.inf)
-        slack = 1e-6 * max(1.0, high - low) if np.isfinite(high - low) else 1e-6
+        darkest, brightest = schema.bounds or (-np.inf, np.inf)
+        grain = 1e-6 * max(1.0, brightest - darkest) if np.isfinite(brightest - darkest) else 1e-6
         flat, shift = after.reshape(n, -1), (after - before).reshape(n, -1)  # (n, pixels)
         return {
-            "finite": ~np.isfinite(flat).all(1),
+            "finite": np.asarray(~np.isfinite(flat).all(1)),
             "radius": _too_far(shift, threat),
-            "bounds": ((flat < low - slack) | (flat > high + slack)).any(1),
+            "bounds": np.asarray(((flat < darkest - grain) | (flat > brightest + grain)).any(1)),
         }
     hole = np.isnan(before)
     shift = np.where(hole & np.isnan(after), 0.0, after - before)  # (n, d)
@@ -225,7 +229,9 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
     grid = np.array([column.kind == "integer" for column in schema.columns])
     bad["integer"] = (changed & grid & (after != np.round(after))).any(1)
     sizes = np.array([len(column.categories) for column in schema.columns])
-    bad["category"] = (changed & category & ((after != np.round(after)) | (after < 0) | (after >= sizes))).any(1)
+    bad["category"] = (
+        changed & category & ((after != np.round(after)) | (after < 0) | (after >= sizes))
+    ).any(1)
     fixed = np.array([column.immutable for column in schema.columns])
     bad["immutable"] = (changed & fixed).any(1)
     rising = np.array([column.monotone == "increasing" for column in schema.columns])
@@ -311,7 +317,9 @@ def _series(series: Any, name: str) -> Any:
         if dtype == nw.Object and all(c is None or isinstance(c, (int, float, np.number)) for c in cells):
             return np.array([np.nan if c is None else c for c in cells], np.float64)
         return cells
-    raise InvalidData(f"column {name!r} has type {dtype}; convert it to numbers (days, say) or text, or drop it")
+    raise InvalidData(
+        f"column {name!r} has type {dtype}; convert it to numbers (days, say) or text, or drop it"
+    )
 
 
 def _is_hole(cell: Any) -> bool:
@@ -378,7 +386,9 @@ def _decode(column: Column, values: np.ndarray) -> Any:
     hole = np.isnan(values)
     codes = np.where(hole, 0, values).astype(np.int64)
     if len(codes) and (codes.min() < 0 or codes.max() >= max(1, len(column.categories))):
-        raise InvalidData(f"column {column.name!r} has code {codes.max()} but {len(column.categories)} categories")
+        raise InvalidData(
+            f"column {column.name!r} has code {codes.max()} but {len(column.categories)} categories"
+        )
     pool = np.empty(len(column.categories) + 1, dtype=object)
     pool[:-1] = column.categories
     pool[-1] = None if column.missing == "none" else np.nan
@@ -414,7 +424,9 @@ def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any
         elif column.kind == "category":
             cells[column.name] = [None if _is_hole(cell) else cell for cell in value.tolist()]
         else:
-            cells[column.name] = [None if cell != cell else int(cell) if integral and keep else cell for cell in value]
+            cells[column.name] = [
+                None if cell != cell else int(cell) if integral and keep else cell for cell in value
+            ]
     order = [name for name in frame.columns if name in cells]
     if library.__name__ == "pandas":
         return library.DataFrame({name: cells[name] for name in order})
@@ -437,5 +449,7 @@ def _pixel_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:
 
 def _finite(values: np.ndarray, what: str, *, holes: bool = False) -> np.ndarray:
     if values.dtype.kind == "f" and (np.isinf(values).any() or (not holes and np.isnan(values).any())):
-        raise InvalidData(f"{what} contain{'s' if holes else ''} values that are not finite; remove or replace them")
+        raise InvalidData(
+            f"{what} contain{'s' if holes else ''} values that are not finite; remove or replace them"
+        )
     return values

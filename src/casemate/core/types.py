@@ -73,7 +73,9 @@ class Recipe:
         if not callable(self.factory):
             raise InvalidData(f"Recipe(factory=) must build a fresh model when called; got {self.factory!r}")
         if self.optimiser not in ("sgd", "adam", "adamw"):
-            raise InvalidData(f"Recipe(optimiser={self.optimiser!r}) is unknown; use 'sgd', 'adam' or 'adamw'")
+            raise InvalidData(
+                f"Recipe(optimiser={self.optimiser!r}) is unknown; use 'sgd', 'adam' or 'adamw'"
+            )
         if not self.learning_rate > 0 or self.epochs < 1 or self.batch_size < 1:
             raise InvalidData(
                 "Recipe needs learning_rate > 0, epochs >= 1 and batch_size >= 1; got "
@@ -181,8 +183,18 @@ class Measurement:
     An exact number has ``low == high == value``. ``worse`` says in which direction the number is bad.
     ``status`` is ``measured``, ``inconclusive`` (the data cannot resolve it) or ``not_measured``, with a reason.
 
-    >>> m = Measurement(property="privacy", quantity="auc", value=0.6, low=0.55, high=0.65, n=400,
-    ...                 worse="higher", method="lira", version="1", seed=0)
+    >>> m = Measurement(
+    ...     property="privacy",
+    ...     quantity="auc",
+    ...     value=0.6,
+    ...     low=0.55,
+    ...     high=0.65,
+    ...     n=400,
+    ...     worse="higher",
+    ...     method="lira",
+    ...     version="1",
+    ...     seed=0,
+    ... )
     >>> print(m)
     lira auc 0.6 [0.55, 0.65] 95 %, n=400
     """
@@ -211,7 +223,9 @@ class Measurement:
         if self.status == "measured":
             numbers = (self.value, self.low, self.high)
             if any(number is None or math.isnan(number) for number in numbers):
-                raise InvalidData(f"{self.method} {self.quantity}: a measured value needs value, low and high")
+                raise InvalidData(
+                    f"{self.method} {self.quantity}: a measured value needs value, low and high"
+                )
             if not self.low <= self.value <= self.high:  # type: ignore[operator]  # None was excluded above
                 raise InvalidData(
                     f"{self.method} {self.quantity}: value {self.value} lies outside [{self.low}, {self.high}]"
@@ -353,7 +367,9 @@ class Target(ABC):
 
     def _missing(self, capability: Capability) -> MissingCapability:
         have = ", ".join(sorted(self.capabilities)) or "none"
-        return MissingCapability(f"this {self.kind} target does not offer {capability.value}; it offers: {have}")
+        return MissingCapability(
+            f"this {self.kind} target does not offer {capability.value}; it offers: {have}"
+        )
 
     def has(self, *needed: Capability) -> bool:
         """Tell whether every capability in ``needed`` is offered."""
@@ -405,7 +421,9 @@ def _short(values: Sequence[Any]) -> str:
 class Counter:
     """Rows, calls and gradient passes asked of a target; shared by its limited views."""
 
-    tally: dict[str, int] = field(default_factory=lambda: {"rows": 0, "calls": 0, "refits": 0, "gradients": 0})
+    tally: dict[str, int] = field(
+        default_factory=lambda: {"rows": 0, "calls": 0, "refits": 0, "gradients": 0}
+    )
 
     def add(self, name: str, amount: int = 1) -> None:
         """Add to one of the tallies."""

@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Harness: limits what a method sees, trusts nothing it returns, and leaves no method without a row."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import joblib
+import numpy as np
+import pytest
+
+import casemate as cm
+from casemate.core import harness
+from casemate.core.errors import BudgetExhausted, InvalidData, InvalidThreat, MissingCapability
+from casemate.core.methods import Card, Method, Quantity, find, names
+from casemate.core.run import Run
+from casemate.core.types import LABELS, MODULE, SCORES, Capability, Target, Threat
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sign(Target):
+    """Says 1 when the first column is positive: an oracle with a known answer."""
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset({LABELS, SCORES})
+
+    @property
+    def kind(self) -> str:
+        return "sign"
+
+    def native_classes(self) -> tuple[Any, ...]:
+        return (0, 1)
+
+    def digest(self) -> str:
+        return "0"
+
+    def labels(self, x: Any) -> np.ndarray:
+        return (x[:, 0] > 0).astype(np.int64)
+
+    def scores(self, x: Any) -> np.ndarray:
+        p = 1 / (1 + np.exp(-x[:, 0]))
+        return np.column_stack([1 - p, p])
+
+
+def world(n: int = 40) -> tuple[Target, cm.Dataset]:
+    x = np.column_stack([np.linspace(-1, 1, n), np.linspace(0, 1, n)])
+    y = (x[:, 0] > 0).astype(int)
+    return Sign().bind(cm.Dataset(train=(x, y), holdout=(x, y)))
+
+
+def card(**fields: Any) -> Card:
+    base: dict[str, Any] = {
+        "name": "probe",
+        "property": "robustness",
+        "kind": "evasion",
+        "needs": frozenset({LABELS}),
+        "cost": "-",
+        "title": {"en": "probe", "zh": "探针"},
+        "reference": "-",
+        "quantities": {"q": Quantity(worse="higher", en="q", zh="q")},
+    }
+    return Card(**{**base, **fields})
+
+
+def attack(shift: np.ndarray, **fields: Any) -> Method:
+    def probe(target: Target, data: cm.Dataset, *, threat: Any = None, run: Any = None) -> np.ndarray:
+        return np.asarray(data.holdout.x + shift)
+
+    return Method(card(**fields), probe)
+
+
+def robust(shift: Any, **threat: Any) -> dict[str, Any]:
+    target, data = world()
+    chosen = Threat(**{"norm": "linf", "radius": 0.5, "scale": "raw", **threat}).resolved(data.schema)
+    run = Run(card=card(), threat=chosen, effort="deep")
+    return {row.quantity: row for row in harness.execute(attack(np.asarray(shift)), target, data, run, {})}
+
+
+def test_the_known_answer() -> None:
+    # moving the first column by -0.5 turns exactly the points in (0, 0.5]; the others stay right
+    rows = robust([-0.5, 0.0])
+    x = np.linspace(-1, 1, 40)
+    inside = x - 0.5 >= -1
+    turned = (x > 0) & (x <= 0.5) & inside
+    assert rows["robust_accuracy"].value == 1 - turned.mean()
+    assert rows["invalid_examples"].value == pytest.approx((~inside).mean())
+
+
+def test_an_attack_that_cheats_counts_as_no_attack() -> None:
+    rows = robust([-0.6, 0.0])
+    assert rows["invalid_examples"].value == 1.0 and rows["robust_accuracy"].value == 1.0
+    assert rows["invalid_examples"].details[0].rows[0] == ("radius", 40)
+
+
+def test_nan_and_wrong_shapes_are_not_examples() -> None:
+    assert robust([np.nan, 0.0])["invalid_examples"].value == 1.0
+    with pytest.raises(InvalidData, match="shape"):
+        target, data = world()
+        bad = Method(card(), lambda target, data, *, run: data.holdout.x[:3])
+        harness.execute(
+            bad, target, data, Run(card=card(), threat=Threat(norm="linf", radius=1, scale="raw")), {}
+        )
+
+
+def test_a_goal_is_judged_by_reaching_it() -> None:
+    rows = robust([-0.5, 0.0], goal=0)
+    x = np.linspace(-1, 1, 40)
+    reached = np.where(x - 0.5 >= -1, x - 0.5 <= 0, x <= 0)
+    assert rows["robust_accuracy"].value == pytest.approx(1 - reached.mean())
+
+
+def test_a_method_sees_only_what_its_card_declares() -> None:
+    target, data = world()
+
+    def nosy(target: Target, data: cm.Dataset, *, run: Any) -> Any:
+        return target.scores(data.holdout.x)
+
+    with pytest.raises(MissingCapability, match="does not offer scores"):
+        harness.invoke(Method(card(kind="check"), nosy), target, data, Run(card=card(kind="check")), {})
+
+
+def test_queries_are_counted_and_the_budget_stops_before_the_call() -> None:
+    target, data = world()
+    view = target.limited_to(LABELS, n_queries=50)
+    view.labels(data.holdout.x)
+    with pytest.raises(BudgetExhausted, match="budget of 50 rows"):
+        view.labels(data.holdout.x)
+    assert view.counter.tally["rows"] == 40 and view.counter.tally["calls"] == 1  # type: ignore[attr-defined]
+
+
+def test_unavailable_says_why() -> None:
+    target, _ = world()
+    assert "needs module" in harness.unavailable(card(needs=frozenset({MODULE})), target)
+    assert "is for regression" in harness.unavailable(card(tasks=frozenset({"regression"})), target)
+    assert "is for text input" in harness.unavailable(card(inputs=frozenset({"text"})), target)
+    assert harness.unavailable(card(), target) == ""
+
+
+def test_parameters_are_checked_by_name_and_kind() -> None:
+    def probe(target: Any, data: Any, *, steps: int = 4, rate: float = 0.5, run: Any = None) -> None: ...
+
+    method = Method(card(quick={"steps": 2}), probe)
+    assert harness.parameters(method, "quick", {}) == {"steps": 2, "rate": 0.5}
+    assert harness.parameters(method, "quick", {"steps": 9, "rate": 1}) == {"steps": 9, "rate": 1}
+    with pytest.raises(InvalidData, match="no parameter 'stpes'"):
+        harness.parameters(method, "quick", {"stpes": 1})
+    for wrong in ("3", 2.5, True):
+        with pytest.raises(InvalidData, match="a whole number"):
+            harness.parameters(method, "quick", {"steps": wrong})
+
+
+def test_quantities_must_stand_on_the_card() -> None:
+    run = Run(card=card())
+    assert run.measure("q", 1.0, 1.0, 1.0, 3).status == "measured"
+    assert run.unresolved("q", "too few", 3).status == "not_measured"
+    with pytest.raises(InvalidData, match="does not list"):
+        run.measure("other", 1.0, 1.0, 1.0, 3)
+
+
+def _draw(item: int, seed: int) -> float:
+    return item + np.random.default_rng(seed).random()
+
+
+def test_map_gives_the_same_for_any_number_of_jobs_and_leaves_no_folder(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    run = Run(card=card(), seed=3)
+    alone = run.map(_draw, range(7))
+    with joblib.parallel_config(backend="threading", n_jobs=3):
+        together = run.map(_draw, range(7))
+    assert alone == together and len(set(alone)) == 7
+    assert not list(tmp_path.iterdir())
+
+
+def test_map_cleans_up_when_work_fails_and_reports_progress(monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    seen: list[tuple[str, int, int]] = []
+    run = Run(card=card(), progress=lambda *step: seen.append(step))
+    with pytest.raises(ZeroDivisionError):
+        run.map(lambda item, seed: 1 // item, [1, 0])
+    assert seen == [("probe: work", 0, 2), ("probe: work", 1, 2)]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_deadline_lowers_a_count_but_never_a_pinned_one() -> None:
+    import time
+
+    soon = time.monotonic() + 1.0
+    run = Run(card=card(), deadline=soon)
+    assert run.affordable("n", 64, 0.1, least=4) in (9, 10) and run.used["n"] in (9, 10)
+    assert run.affordable("n", 64, 100.0, least=4) == 4
+    assert replace(run, pinned=frozenset({"n"})).affordable("n", 64, 100.0, least=4) == 64
+    assert Run(card=card()).affordable("n", 64, 100.0, least=4) == 64
+
+
+def test_goal_outside_the_classes_is_refused() -> None:
+    target, data = world()
+    with pytest.raises(InvalidThreat, match="goal 7"):
+        harness.resolve(Threat(goal=7), card(), target, data)
+
+
+def test_utility_of_the_oracle_is_exact() -> None:
+    target, data = world()
+    rows = {row.quantity: row for row in harness.utility(target, data, Run(card=harness.UTILITY))}
+    assert rows["accuracy"].value == 1.0 and rows["accuracy"].low > 0.9
+    assert rows["roc_auc"].value == 1.0
+    p = target.scores(data.holdout.x)[np.arange(40), data.holdout.y]
+    assert rows["log_loss"].value == pytest.approx(-np.log(p).mean())
+
+
+def test_registry_knows_methods_by_file_name_and_offers_near_ones() -> None:
+    assert {"lira", "pgd", "loss_attack", "permutation_importance", "rounding"} <= set(names())
+    with pytest.raises(InvalidData, match="did you mean lira"):
+        find("lyra")
