@@ -75,7 +75,7 @@ def wrap(
     )
 
 
-def load(model: str) -> Target:
+def load(model: str, *, device: str | None = None) -> Target:
     """Load a target from ``package.module:function``; the function takes nothing and returns a model or Target.
 
     This imports and runs your own code, with your rights.
@@ -106,12 +106,12 @@ def load(model: str) -> Target:
         raise InvalidData(f"MODEL {model!r}: module {path!r} has no {name!r}")
     factory = getattr(module, name)
     if not callable(factory):
-        return wrap(factory)
+        return wrap(factory, device=device)
     try:
         made = factory()
     except Exception as error:
         raise InvalidData(f"MODEL {model!r}: {name}() raised {type(error).__name__}: {error}") from error
-    return wrap(made)
+    return wrap(made, device=device)
 
 
 def method(name: str, **params: Any) -> Spec:
@@ -330,9 +330,7 @@ def _chosen(
 
 def _bound(target: Target, data: Dataset, seed: int) -> tuple[Target, Dataset]:
     """Agree on schema and classes, train an untrained estimator, and ask for two predictions to see it works."""
-    target, data = target.bind(data)
-    target = target.trained(data, seed)
-    target, data = target.bind(data)
+    target, data = target.trained(data, seed).bind(data)
     target.labels(data.holdout.take(np.arange(min(2, len(data.holdout)))).x)
     return target, data
 

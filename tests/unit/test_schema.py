@@ -112,7 +112,9 @@ def rules() -> cm.Schema:
             "score": [0.0, 1.0, 2.0],
         }
     )
-    schema = cm.Schema.infer(table).with_columns({"age": {"immutable": True}, "score": {"monotone": "increasing"}})
+    schema = cm.Schema.infer(table).with_columns(
+        {"age": {"immutable": True}, "score": {"monotone": "increasing"}}
+    )
     from dataclasses import replace
 
     return replace(

@@ -170,13 +170,12 @@ def direct(method: Method, args: Sequence[Any], options: Mapping[str, Any]) -> A
 
 
 def resolve(threat: Threat | None, card: Card, target: Target, data: Dataset) -> Threat | None:
-    """Fill the threat of methods that move inputs; others keep what the user said."""
-    if card.kind == "evasion":
-        threat = (threat or Threat()).resolved(data.schema)
-        if threat.goal is not None and not 0 <= threat.goal < len(target.classes):
-            raise InvalidThreat(
-                f"goal {threat.goal} is not a class index; there are {len(target.classes)} classes"
-            )
+    """Fill the threat of methods that move inputs; of the others only a query budget concerns them."""
+    if card.kind != "evasion":
+        return Threat(n_queries=threat.n_queries) if threat and threat.n_queries else None
+    threat = (threat or Threat()).resolved(data.schema)
+    if threat.goal is not None and not 0 <= threat.goal < len(target.classes):
+        raise InvalidThreat(f"goal {threat.goal} is not a class index; there are {len(target.classes)} classes")
     return threat
 
 

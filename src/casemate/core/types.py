@@ -311,6 +311,12 @@ class Target(ABC):
     Tables arrive as float64 (n, d) in Schema order (categories as codes, missing as NaN), images as (n, c, h, w),
     text as a list; ``y`` as indices into ``classes``. One final subclass a framework; wrappers limit or guard one.
     A target is *bound* once its schema and classes are known (:meth:`bind`); ``audit`` does that.
+
+    >>> import casemate as cm
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> target = cm.wrap(GaussianNB().fit([[0.0], [1.0]], [0, 1]))
+    >>> target.limited_to(cm.Capability.LABELS).capabilities  # the view of an attacker who sees labels only
+    frozenset({<Capability.LABELS: 'labels'>})
     """
 
     task: Task | None = None

@@ -1,0 +1,376 @@
+# SPDX-License-Identifier: Apache-2.0
+"""scikit-learn estimators as targets: classifiers, regressors, pipelines, searches, ensembles of them."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from casemate.adapters import _shared
+from casemate.core import rng
+from casemate.core.data import Dataset
+from casemate.core.errors import InvalidData
+from casemate.core.schema import is_frame
+from casemate.core.types import LABELS, LOGITS, REFIT, SCORES, Capability, Recipe, Target, Task, _plain
+from casemate.training.isolation import seeded, user_code
+
+ADVICE = "give it data of the columns and types it was trained on"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SklearnTarget(Target):
+    """An estimator and how to feed it. The estimator itself is never changed: refits work on a clone.
+
+    SCORES where it has ``predict_proba``; LOGITS where its ``decision_function`` was seen, on rows of the data, to
+    be the logits of those probabilities; REFIT unless a part of it is frozen. Predictions run on one thread, so
+    that their bytes do not depend on ``n_jobs``.
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> model = LogisticRegression().fit([[0.0], [1.0]], ["no", "yes"])
+    >>> make(model).native_classes()
+    ('no', 'yes')
+    """
+
+    model: Any
+    # how rows reach the model: as the data came, as a bare array, or under the names the model was fitted with
+    form: Literal["native", "array", "named"] = "native"
+    exact_logits: bool = False  # decision_function was compared with predict_proba
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        offered = {LABELS}
+        if not _frozen_part(self.model):
+            offered.add(REFIT)
+        if self.task != "regression" and hasattr(self.model, "predict_proba"):
+            offered.add(SCORES)
+            if self.exact_logits:
+                offered.add(LOGITS)
+        return frozenset(offered)
+
+    @property
+    def kind(self) -> str:
+        return "scikit-learn"
+
+    def native_classes(self) -> tuple[Any, ...] | None:
+        found = getattr(self.model, "classes_", None)
+        if found is None or self.task == "regression":
+            return None
+        if isinstance(found, list) or np.ndim(found) != 1:
+            raise InvalidData("the model predicts several outputs a row; wrap one estimator for each")
+        return tuple(_plain(label) for label in found)
+
+    def digest(self) -> str:
+        """Return the blake2b digest of the estimator's pickle, written without identities and padding."""
+        # fast: no memo of identities; it cannot write an object that contains itself
+        for fast in (True, False):
+            sink = _Sink()
+            pickler = _Pickler(sink, protocol=5)
+            pickler.fast = fast
+            try:
+                pickler.dump(self.model)
+            except (ValueError, RecursionError):
+                if fast:
+                    continue
+                raise
+            except (pickle.PicklingError, TypeError, AttributeError) as error:
+                raise InvalidData(
+                    f"the model cannot be pickled, so it has no digest: {error}; define its functions in a module"
+                ) from error
+            break
+        return sink.hash.hexdigest()
+
+    def labels(self, x: Any) -> np.ndarray:
+        raw, n = self._asked("predict", x)
+        if self.task == "regression":
+            return _shared.real_values(raw, n, self._name("predict"))
+        return _shared.class_indices(raw, n, self._classes, self._name("predict"))
+
+    def scores(self, x: Any) -> np.ndarray:
+        if SCORES not in self.capabilities:
+            raise self._missing(SCORES)
+        raw, n = self._asked("predict_proba", x)
+        places = self._places()
+        scores = np.zeros((n, len(self._classes)))
+        scores[:, places] = _shared.probabilities(raw, n, len(places), self._name("predict_proba"))
+        return scores  # (n, classes); a class the model never saw keeps probability 0
+
+    def logits(self, x: Any) -> np.ndarray:
+        if LOGITS not in self.capabilities:
+            raise self._missing(LOGITS)
+        raw, n = self._asked("decision_function", x)
+        logits = np.full((n, len(self._classes)), -np.inf)
+        logits[:, self._places()] = _two_columns(raw)
+        return logits
+
+    def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
+        if REFIT not in self.capabilities:
+            raise self._missing(REFIT)
+        n = _shared.n_rows(x, self.schema)
+        if len(y) != n:
+            raise InvalidData(f"a refit needs one label a row; got {n} rows and {len(y)} labels")
+        labels = np.asarray(y, np.float64) if self.task == "regression" else self._trained_labels()[y]
+        fresh = _fitted_clone(self.model, self._rows(x), labels, seed)
+        return replace(self, model=fresh, source=None, claims=())
+
+    def trained(self, data: Dataset, seed: int) -> Target:
+        return fitted(self, data, seed)[0]
+
+    def bind(self, data: Dataset) -> tuple[Target, Dataset]:
+        """Agree with ``data`` and look, on a few rows, how the model wants them and what its scores are."""
+        bound, coded = super().bind(data)
+        if bound is self or not isinstance(bound, SklearnTarget) or not _is_fitted(self.model):
+            return bound, coded
+        unknown = [label for label in bound.native_classes() or () if label not in bound.classes]
+        if unknown:
+            raise InvalidData(f"classes= lacks {unknown[0]!r}, which the model knows; name all its classes")
+        few = coded.train.x[:32]
+        bound = replace(bound, form=bound._wanted_form(few[:1]))
+        return replace(bound, exact_logits=bound._logits_hold(few)), coded
+
+    @property
+    def _classes(self) -> tuple[Any, ...]:
+        return self.classes or self.native_classes() or ()
+
+    def _places(self) -> np.ndarray:
+        """Return where each of the model's own classes stands among the target's."""
+        own = self.native_classes() or ()
+        return np.array([self._classes.index(label) for label in own], np.int64)
+
+    def _trained_labels(self) -> np.ndarray:
+        """Return the labels by class index, in the dtype the model was trained on."""
+        own = getattr(self.model, "classes_", None)
+        if own is not None and len(own) == len(self._classes):
+            return np.asarray(own)[np.argsort(self._places())]
+        return np.array(self._classes)
+
+    def _name(self, method: str) -> str:
+        return f"{type(self.model).__name__}.{method}"
+
+    def _rows(self, x: Any) -> Any:
+        """Rebuild what the estimator was trained on: the user's frame, its columns in the model's order."""
+        rows = x if self.schema is None else self.schema.decode(x)
+        names = list(getattr(self.model, "feature_names_in_", ()))
+        if not is_frame(rows):
+            if self.form == "named" and np.shape(rows)[1] == len(names):
+                import pandas as pd
+
+                return pd.DataFrame(rows, columns=names)
+            return rows
+        import narwhals.stable.v2 as nw
+
+        frame = nw.from_native(rows, eager_only=True)
+        if self.form == "array":
+            return frame.to_numpy()
+        if frame.columns != names and sorted(frame.columns) == sorted(names):
+            return frame.select(names).to_native()
+        return rows
+
+    def _asked(self, method: str, x: Any) -> tuple[Any, int]:
+        from joblib import parallel_config
+
+        n = _shared.n_rows(x, self.schema)
+        rows = self._rows(x)
+        # several threads add up the trees of a forest in any order: one thread gives the same bytes again
+        with user_code(self._name(method), ADVICE), parallel_config(backend="sequential"):
+            return getattr(self.model, method)(rows), n
+
+    def _wanted_form(self, few: Any) -> Literal["native", "array", "named"]:
+        """Tell how to feed the model without a warning about feature names."""
+        if not is_frame(self._rows(few)):
+            return "named" if hasattr(self.model, "feature_names_in_") else "native"
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            self.labels(few)
+        bare = any("was fitted without feature names" in str(item.message) for item in said)
+        return "array" if bare else "native"
+
+    def _logits_hold(self, few: Any) -> bool:
+        """Tell whether ``decision_function`` gives the logits of ``predict_proba`` on a few rows."""
+        if SCORES not in self.capabilities or not hasattr(self.model, "decision_function"):
+            return False
+        try:
+            logits = _two_columns(self._asked("decision_function", few)[0])  # (n, classes)
+        except InvalidData:  # a search or pipeline may announce a method that its model lacks
+            return False
+        scores = self.scores(few)[:, self._places()]
+        if logits.shape != scores.shape or not np.isfinite(logits).all():
+            return False
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        return bool(np.allclose(odds / odds.sum(1, keepdims=True), scores, rtol=1e-6, atol=1e-9))
+
+
+def accepts(obj: Any) -> bool:
+    """Tell whether ``obj`` follows scikit-learn's estimator interface.
+
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> accepts(DecisionTreeClassifier()), accepts(len)
+    (True, False)
+    """
+    return hasattr(obj, "get_params") and hasattr(obj, "fit")
+
+
+def make(
+    obj: Any,
+    *,
+    task: Task | None = None,
+    classes: Sequence[Any] | None = None,
+    recipe: Recipe | None = None,
+    outputs: str | None = None,
+    device: str | None = None,
+) -> Target:
+    """Make a target of an estimator, fitted or not.
+
+    Raises:
+        InvalidData: a class instead of an instance, an estimator that predicts nothing, an option that does not apply.
+
+    >>> from sklearn.linear_model import Ridge
+    >>> make(Ridge()).task
+    'regression'
+    """
+    if isinstance(obj, type):
+        raise InvalidData(f"{obj.__name__} is a class; wrap an instance of it: {obj.__name__}()")
+    if not hasattr(obj, "predict"):
+        raise InvalidData(f"{type(obj).__name__} has no predict; wrap a classifier or regressor")
+    _shared.refuse("scikit-learn", "the estimator says how it is trained and what it returns",
+                   recipe=recipe, outputs=outputs, device=None if device == "cpu" else device)  # fmt: skip
+    regression = _is_regressor(obj)
+    if task is not None and (task == "regression") != regression:
+        role = "a regressor" if regression else "a classifier"
+        raise InvalidData(f"task={task!r} does not fit {type(obj).__name__}, which is {role}")
+    target = SklearnTarget(model=obj, task="regression" if regression else task or "multiclass")
+    if regression and classes is not None:
+        raise InvalidData(f"classes= does not apply to {type(obj).__name__}, which is a regressor")
+    own = target.native_classes()
+    if task is None and own is not None and len(own) == 2:
+        target = replace(target, task="binary")
+    caveats = []
+    if any(value is True for name, value in _parameters(obj).items() if name.split("__")[-1] == "warm_start"):
+        caveats.append(
+            "warm_start=True: the model may have been trained in turns; refits train once, from scratch"
+        )
+    if _frozen_part(obj):
+        caveats.append(
+            "a part of the model is frozen, and a clone would keep what it learnt: there are no refits"
+        )
+    return replace(target, classes=_shared.plain_classes(classes), caveats=tuple(caveats))
+
+
+def fitted(target: Target, data: Dataset, seed: int) -> tuple[Target, str]:
+    """Return a target whose estimator is fitted, training a clone on ``data.train`` if it is not yet.
+
+    Args:
+        target: any target; only an unfitted scikit-learn one changes.
+        data: bound or not; seed: for the ``random_state`` values that the user left open.
+
+    Returns:
+        The target, and one sentence for the report (empty if nothing was done), also among its caveats.
+
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> data = Dataset(train=([[0.0], [1.0]], [0, 1]), holdout=([[0.0]], [0]))
+    >>> fitted(make(DecisionTreeClassifier()), data, 0)[1]
+    'the estimator was not fitted: Casemate fitted it on the training rows (seed 0)'
+    """
+    if not isinstance(target, SklearnTarget) or _is_fitted(target.model):
+        return target, ""
+    note = f"the estimator was not fitted: Casemate fitted it on the training rows (seed {seed})"
+    labels = (
+        np.array(data.classes)[data.train.y] if data.classes and target.task != "regression" else data.train.y
+    )
+    rows = replace(target, schema=data.schema)._rows(data.train.x)
+    model = _fitted_clone(target.model, rows, labels, seed, keep=True)
+    return replace(target, model=model, caveats=(*target.caveats, note)), note
+
+
+def _fitted_clone(model: Any, rows: Any, labels: np.ndarray, seed: int, *, keep: bool = False) -> Any:
+    """Fit a clone on one thread, every ``random_state`` in it from ``seed`` (``keep``: only those left open)."""
+    from joblib import parallel_config
+    from sklearn.base import clone
+
+    name = f"{type(model).__name__}.fit"
+    with user_code(name, "check the estimator's settings against the training rows"):
+        fresh = clone(model)
+        changes: dict[str, Any] = {}
+        for path, value in _parameters(fresh).items():
+            last = path.split("__")[-1]
+            if last == "random_state" and not (keep and value is not None):
+                changes[path] = rng.child_seed(seed, path)
+            elif last == "n_jobs" and value is not None:  # None means one, and some warn about anything else
+                changes[path] = 1
+        fresh.set_params(**changes)
+        with seeded(seed), parallel_config(backend="sequential"):
+            fresh.fit(rows, labels)
+    return fresh
+
+
+def _parameters(model: Any) -> dict[str, Any]:
+    found: dict[str, Any] = model.get_params(deep=True)
+    return found
+
+
+def _frozen_part(model: Any) -> bool:
+    return any(type(part).__name__ == "FrozenEstimator" for part in (model, *_parameters(model).values()))
+
+
+def _is_fitted(model: Any) -> bool:
+    from sklearn.exceptions import NotFittedError
+    from sklearn.utils.validation import check_is_fitted
+
+    try:
+        check_is_fitted(model)
+    except NotFittedError:
+        return False
+    except TypeError:  # follows the interface without deriving from it: believe its attributes
+        return any(name.endswith("_") and not name.startswith("_") for name in vars(model))
+    return True
+
+
+def _is_regressor(model: Any) -> bool:
+    from sklearn.base import is_regressor
+
+    try:
+        return bool(is_regressor(model))
+    except (AttributeError, TypeError):  # no estimator tags: a classifier shows itself by its classes
+        return not (hasattr(model, "predict_proba") or hasattr(model, "classes_"))
+
+
+def _two_columns(raw: Any) -> np.ndarray:
+    """Return decision values as logits (n, classes): one value z a row stands for [0, z]."""
+    values = np.asarray(raw, np.float64)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    return np.column_stack([np.zeros_like(values), values]) if values.ndim == 1 else values
+
+
+class _Sink:
+    """A file that keeps only the hash of what is written to it."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.blake2b(digest_size=32)
+
+    def write(self, data: Any) -> int:
+        self.hash.update(data)
+        return memoryview(data).nbytes  # large arrays arrive as buffers without a length
+
+
+class _Pickler(pickle.Pickler):
+    """Leaves out what is not the model: bytes between fields of tree nodes, seconds of a search, counts of queries."""
+
+    def reducer_override(self, obj: Any) -> Any:
+        if type(obj) is np.ndarray and obj.dtype.names:
+            return tuple, ([np.ascontiguousarray(obj[name]) for name in obj.dtype.names],)
+        if hasattr(obj, "get_tree_stats") and hasattr(
+            obj, "get_arrays"
+        ):  # neighbour trees count their queries
+            return tuple, ([type(obj).__qualname__, *(np.array(part) for part in obj.get_arrays())],)
+        if hasattr(obj, "best_estimator_") and "cv_results_" in vars(obj):
+            kept = {
+                name: value for name, value in vars(obj).items() if name not in ("cv_results_", "refit_time_")
+            }
+            return tuple, ([type(obj).__qualname__, kept],)
+        return NotImplemented

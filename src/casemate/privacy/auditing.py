@@ -1,0 +1,375 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From attack scores to measurements: what every membership attack reports, in one form.
+
+Rates are of the attacked target alone. A threshold is always fixed on other data: on the non-members of
+shadow targets where the attack trained shadows, else on the other half of the target's non-members. Scores
+are compared by steps: tied records are flagged together or not at all, and nothing is interpolated. Where
+rows have owners, record-level intervals are clustered by person and every quantity is also given for
+people.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from casemate.core import stats
+from casemate.core.errors import InvalidData
+from casemate.core.harness import per_record
+from casemate.core.methods import Quantity
+from casemate.core.rng import generator
+from casemate.core.run import Run
+from casemate.core.stats import Interval
+from casemate.core.types import Curve, Detail, Measurement, Note, Table
+from casemate.privacy.shadow import Pool
+
+RATES: tuple[tuple[float, str], ...] = ((0.01, "1pct"), (0.001, "0.1pct"))
+BLIND_LEVEL = 0.9999  # a blind baseline that stops an audit must be sure
+BLIND_ROWS = 2500  # a side: keeps the baseline below a tenth of a quick attack
+POWER = 0.8
+LOWER_BOUND = "A lower bound on what the model leaks: a stronger attack may find more."
+
+_AUC = {"en": "membership AUC", "zh": "成员推断 AUC"}
+_RATE_NAMES = {"1pct": ("1 %", "1%"), "0.1pct": ("0.1 %", "0.1%")}
+
+
+def _quantities() -> dict[str, Quantity]:
+    listed = {}
+    for prefix, en, zh in (("", "", ""), ("person_", ", people", "（按人）")):
+        listed[f"{prefix}auc"] = Quantity(worse="higher", en=_AUC["en"] + en, zh=_AUC["zh"] + zh)
+        for _, name in RATES:
+            rate_en, rate_zh = _RATE_NAMES[name]
+            listed[f"{prefix}tpr_at_{name}_fpr"] = Quantity(
+                worse="higher",
+                unit="share",
+                en=f"members recognised at {rate_en} false alarms{en}",
+                zh=f"误报率 {rate_zh} 时被识别的成员比例{zh}",
+            )
+            listed[f"{prefix}fpr_at_{name}"] = Quantity(
+                worse="higher",
+                unit="share",
+                en=f"false alarms caused at the {rate_en} threshold{en}",
+                zh=f"{rate_zh} 阈值下的实际误报率{zh}",
+            )
+    listed["blind_auc"] = Quantity(
+        worse="higher",
+        en="AUC of telling the two parts apart without the model",
+        zh="不用模型区分两部分数据的 AUC",
+    )
+    return listed
+
+
+# What every membership attack reports; a card takes it whole.
+QUANTITIES: Mapping[str, Quantity] = _quantities()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What an attack thinks of each record or person: higher means "was in the training set".
+
+    ``shadow_score`` (K, n) are the same scores with each shadow as the target, ``shadow_member`` whether the record was
+    inside, ``shadow_usable`` whether it counts; None for an attack without shadows.
+    """
+
+    score: np.ndarray  # (n,)
+    member: np.ndarray  # (n,) bool
+    unit: np.ndarray  # (n,) codes
+    ids: np.ndarray | None = None  # (n,)
+    shadow_score: np.ndarray | None = None
+    shadow_member: np.ndarray | None = None
+    shadow_usable: np.ndarray | None = None
+
+    def by_person(self, *, average: bool = False) -> Scores:
+        """Return one score a person: the sum over their rows, or the average."""
+        _, first, group = np.unique(self.unit, return_index=True, return_inverse=True)
+        group = group.reshape(-1)
+        size = np.bincount(group)
+        own = np.bincount(group, self.score) / (size if average else 1)
+        if self.shadow_score is None or self.shadow_member is None or self.shadow_usable is None:
+            shadow_score = shadow_member = shadow_usable = None
+        else:
+            used = np.where(self.shadow_usable, self.shadow_score, 0.0)
+            shadow_score = np.stack([np.bincount(group, row) for row in used])  # (K, people)
+            shadow_member = self.shadow_member[:, first]
+            shadow_usable = np.stack([np.bincount(group, row) > 0 for row in self.shadow_usable])
+        return Scores(
+            score=own,
+            member=self.member[first],
+            unit=self.unit[first],
+            # the id of a person's first row stands for them
+            ids=None if self.ids is None else self.ids[first],
+            shadow_score=shadow_score,
+            shadow_member=shadow_member,
+            shadow_usable=shadow_usable,
+        )
+
+
+class Caught(NamedTuple):
+    """Members caught and non-members accused at one threshold rule."""
+
+    tpr: Interval
+    fpr: Interval
+    hits: np.ndarray  # (members,)
+
+
+def require(run: Run | None) -> Run:
+    """Return ``run``: a method that is called through its decorator always has one."""
+    if run is None:
+        raise InvalidData("call the method by its public name, which makes its Run")
+    return run
+
+
+def report(
+    run: Run, scores: Scores, pool: Pool, *, attacker: str, average: bool = False
+) -> list[Measurement]:
+    """Turn scores into the rows of the report: records, people where rows have owners, and the blind baseline.
+
+    ``attacker`` is a sentence on what the attacker knew and did. ``average`` scores a person by the mean of their rows.
+    """
+    notes = [Note(text=attacker), Note(text=LOWER_BOUND)]
+    n_left_out = int((~pool.evaluated).sum())
+    if n_left_out:
+        text = f"{n_left_out} rows that occur in both train and holdout are members and non-members at once: left out."
+        notes.append(Note(text=text))
+    blind = blind_baseline(pool, run) if np.ndim(pool.x) == 2 else None
+    reason = ""
+    if blind is None:
+        notes.append(
+            Note(text="No blind baseline: whether train and holdout differ by source was not checked.")
+        )
+    elif blind[1].low > 0.5:
+        reason = (
+            f"train and holdout can be told apart without the model (AUC {blind[0].value:.2f}): "
+            "they come from different distributions, so this does not measure the model"
+        )
+    rows = _level(run, scores, "", notes, reason, people=pool.people)
+    if pool.people:
+        rows += _level(run, scores.by_person(average=average), "person_", notes, reason, people=False)
+    if blind is not None:
+        rows.append(
+            run.measured(
+                "blind_auc",
+                blind[0],
+                [
+                    Note(
+                        text="A classifier on x and y alone, tested on people or records it was not trained on."
+                    )
+                ],
+            )
+        )
+    return rows
+
+
+def _level(
+    run: Run, scores: Scores, prefix: str, notes: Sequence[Note], reason: str, *, people: bool
+) -> list[Measurement]:
+    """Measure one level: records (clustered where units repeat) or people."""
+    inside, outside = scores.score[scores.member], scores.score[~scores.member]
+    units = (scores.unit[scores.member], scores.unit[~scores.member])
+    single = len(np.unique(scores.unit)) == len(scores.unit)
+    clusters = (None, None) if single else units
+    owners = units if people else (None, None)
+    ids = (None, None) if scores.ids is None else (scores.ids[scores.member], scores.ids[~scores.member])
+
+    def row(quantity: str, interval: Interval, null: float, details: Sequence[Detail]) -> Measurement:
+        told = [*notes, *details]
+        if quantity.endswith(("auc", "_fpr")) and interval.low <= null:
+            told.append(Note(text=undetected(quantity, interval, null)))
+        return run.measure(
+            prefix + quantity,
+            interval.value,
+            interval.low,
+            interval.high,
+            interval.n,
+            details=told,
+            reason=reason,
+        )
+
+    area = stats.auc(
+        inside, outside, positive_clusters=clusters[0], negative_clusters=clusters[1], level=run.level
+    )
+    kept: list[Detail] = [_roc(inside, outside, run.level)]
+    if scores.shadow_score is not None:
+        kept.append(_spread(scores))
+    for name, part, values, owner in zip(
+        ("members", "nonmembers"), ids, (inside, outside), owners, strict=True
+    ):
+        if part is not None:
+            kept.append(per_record(name, part, values, owner))
+    rows = [row("auc", area, 0.5, kept)]
+    for rate, name in RATES:
+        quantities = (f"tpr_at_{name}_fpr", f"fpr_at_{name}")
+        if not stats.resolvable(rate, len(outside)):
+            who = "people" if prefix else "records"
+            lacking = (
+                f"not resolvable: {100 * rate:g} % false alarms need >= {round(10 / rate):,} non-member {who}, "
+                f"has {len(outside):,}"
+            )
+            rows += [run.unresolved(prefix + quantity, lacking, len(outside)) for quantity in quantities]
+            continue
+        caught = _caught(run, scores, rate, clusters)
+        hits = [] if ids[0] is None else [per_record("members", ids[0], caught.hits, owners[0])]
+        rows.append(row(quantities[0], caught.tpr, rate, hits))
+        rows.append(row(quantities[1], caught.fpr, rate, []))
+    return rows
+
+
+def _caught(
+    run: Run, scores: Scores, rate: float, clusters: tuple[np.ndarray | None, np.ndarray | None]
+) -> Caught:
+    """Fix a threshold at ``rate`` on other data and count on the target."""
+    rng = run.rng("threshold", len(scores.score), str(rate))
+    inside, outside = scores.score[scores.member], scores.score[~scores.member]
+    member_units = scores.unit[scores.member]
+    if (
+        scores.shadow_score is not None
+        and scores.shadow_member is not None
+        and scores.shadow_usable is not None
+    ):
+        free = ~scores.shadow_member & scores.shadow_usable  # (K, n) non-members of each shadow target
+        tpr, threshold = stats.tpr_at_fpr(
+            inside,
+            scores.shadow_score[free],
+            fpr=rate,
+            rng=rng,
+            member_clusters=member_units,
+            calibration_clusters=np.broadcast_to(scores.unit, free.shape)[free],
+            level=run.level,
+        )
+        accused = outside > threshold
+        fpr = stats.proportion(accused, clusters=clusters[1], level=run.level)
+        return Caught(tpr, fpr, inside > threshold)
+    # No shadows: each half of the non-members (whole units) fixes the threshold for the other half.
+    units = scores.unit[~scores.member]
+    codes = np.unique(units, return_inverse=True)[1].reshape(-1)
+    half = rng.permutation(int(codes.max()) + 1)[codes] % 2
+    accused = np.zeros(len(outside), bool)
+    found, hits = [], np.zeros(len(inside))
+    for side in (0, 1):
+        interval, threshold = stats.tpr_at_fpr(
+            inside,
+            outside[half == side],
+            fpr=rate,
+            rng=rng,
+            member_clusters=member_units,
+            calibration_clusters=units[half == side],
+            level=run.level,
+        )
+        found.append(interval)
+        hits += (inside > threshold) / 2
+        accused[half != side] = outside[half != side] > threshold
+    # The hull of the two: each holds its own threshold's noise, which averaging does not remove.
+    tpr = Interval(
+        float(hits.mean()),
+        min(interval.low for interval in found),
+        max(interval.high for interval in found),
+        run.level,
+        found[0].n,
+    )
+    return Caught(tpr, stats.proportion(accused, clusters=clusters[1], level=run.level), hits)
+
+
+def _roc(inside: np.ndarray, outside: np.ndarray, level: float) -> Curve:
+    points = stats.roc(inside, outside, level=level)
+    x, y, low, high = (tuple(float(f"{value:.6g}") for value in part) for part in points)
+    return Curve(name="roc", x=x, y=y, low=low, high=high)
+
+
+def _spread(scores: Scores) -> Table:
+    """Tabulate how the attack does on each shadow as a target: a single target hides the luck of its training."""
+    assembled = scores.shadow_score, scores.shadow_member, scores.shadow_usable
+    score, member, usable = (np.asarray(part) for part in assembled)
+    free = ~member & usable
+    thresholds = [(name, stats.step_threshold(score[free], rate)) for rate, name in RATES]
+    found: dict[str, list[float]] = {
+        name: [] for name in ("auc", *(f"tpr_at_{n}_fpr" for n, _ in thresholds))
+    }
+    for row, ins, out in zip(score, member & usable, free, strict=True):
+        if ins.sum() < 2 or out.sum() < 2:
+            continue
+        found["auc"].append(stats.auc(row[ins], row[out]).value)
+        for name, threshold in thresholds:
+            found[f"tpr_at_{name}_fpr"].append(float((row[ins] > threshold).mean()))
+    rows = tuple(
+        (name, float(np.mean(values)), float(np.std(values, ddof=1)), len(values))
+        for name, values in found.items()
+        if len(values) > 1
+    )
+    return Table(name="shadow targets", columns=("quantity", "mean", "sd", "targets"), rows=rows)
+
+
+def undetected(quantity: str, interval: Interval, null: float) -> str:
+    """Say that a null result is one, and what leak would have been found with 80 % probability.
+
+    The leak is the larger of two: chance plus (z + z_80) standard errors read off the interval, which holds the
+    noise of the threshold and of people; and for rates the share whose exact binomial interval lies above chance.
+
+    >>> undetected("auc", Interval(0.5, 0.48, 0.52, 0.95, 4000), 0.5)
+    'Not detected by this attack at this power: an AUC of 0.529 or more would have been found with 80 % probability.'
+    """
+    from scipy.special import betaincinv, ndtri
+
+    z, n = float(ndtri(0.5 + interval.level / 2)), interval.n
+    effect = null + (interval.high - interval.low) / 2 * (1 + float(ndtri(POWER)) / z)
+    if quantity == "auc":
+        least = f"an AUC of {min(effect, 1.0):.3f}"
+    else:
+        counts = range(int(null * n), n + 1)
+        levels = ((k, stats.clopper_pearson(k, n, level=interval.level).low) for k in counts)
+        enough = next((k for k, low in levels if low > null), n)  # the fewest hits that show a leak
+        effect = max(effect, float(betaincinv(enough, n - enough + 1, POWER)))
+        least = f"{100 * min(effect, 1.0):.2f} % of members recognised"
+    return (
+        f"Not detected by this attack at this power: {least} or more would have been found "
+        f"with {100 * POWER:.0f} % probability."
+    )
+
+
+def blind_baseline(pool: Pool, run: Run) -> tuple[Interval, Interval] | None:
+    """Try to tell members from non-members by x and y alone, without the model, on tables.
+
+    A boosted classifier on at most 2,500 rows a side, trained on half of the people and tested on the other half.
+    (Cross-fitting would test both ways, but under the null both ways measure the same accident twice.)
+    Returns the AUC's interval at the run's level and at 99.99 %; None with fewer than 4 people or records a side.
+    What it cannot see is a difference in distribution too weak for so many rows.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from threadpoolctl import threadpool_limits
+
+    # One draw for every method of a report: they share the data, so they share the answer.
+    rng = generator(run.seed, "blind baseline")
+    chosen, halves = [], []
+    for side in (pool.member, ~pool.member):
+        rows = np.flatnonzero(side & pool.evaluated)
+        codes = np.unique(pool.unit[rows], return_inverse=True)[1].reshape(-1)
+        place = rng.permutation(int(codes.max()) + 1)  # a random order of the units
+        if len(place) < 4:
+            return None
+        taken = np.argsort(place[codes], kind="stable")[:BLIND_ROWS]
+        chosen.append(rows[taken])
+        halves.append(place[codes[taken]] % 2 == 0)
+    rows, learnt = np.concatenate(chosen), np.concatenate(halves)
+    features = np.column_stack([pool.x[rows], pool.y[rows]])
+    member, units = pool.member[rows], pool.unit[rows]
+    model = HistGradientBoostingClassifier(
+        max_iter=30, max_leaf_nodes=15, early_stopping=False, random_state=int(rng.integers(2**31))
+    )
+    with threadpool_limits(1):  # its threads cost more than they save on so few rows
+        model.fit(features[learnt], member[learnt])
+        guess = model.predict_proba(features[~learnt])[:, 1]
+    member, units = member[~learnt], units[~learnt]
+    single = len(np.unique(units)) == len(units)
+
+    def area(level: float) -> Interval:
+        return stats.auc(
+            guess[member],
+            guess[~member],
+            positive_clusters=None if single else units[member],
+            negative_clusters=None if single else units[~member],
+            level=level,
+        )
+
+    return area(run.level), area(BLIND_LEVEL)

@@ -1,0 +1,294 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The report as one static HTML file (page.html.jinja) and as text: views of report.json and of nothing else.
+
+Everything the template prints is escaped by Jinja and, before that, freed of control and invisible characters;
+the page needs no network and no script, and its content security policy allows neither.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import hashlib
+import html
+import math
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from casemate.core.types import PROPERTIES, Curve, Measurement, Note, Property, Table
+from casemate.report import verdict, words
+from casemate.report.catalogue import LANGUAGES, Both, as_is, both, texts
+from casemate.report.compare import Comparison, Row
+from casemate.report.model import Report
+from casemate.report.plain import data_words, gate_counts, text, text_comparison, verdict_line
+
+if TYPE_CHECKING:
+    import jinja2
+
+__all__ = ["framed", "page", "page_comparison", "text", "text_comparison"]
+
+# What a page may hold of each kind, so that it stays below 0.4 MB whatever is in the report.
+_ROWS, _LONG, _CELL, _TEXT = 60, 25, 120, 600
+_CHART = {"width": 300.0, "height": 220.0, "left": 46.0, "bottom": 34.0, "pad": 8.0}
+
+
+def page(report: Report, lang: str = "en") -> str:
+    """Return a report as a complete HTML page that holds every language and opens in ``lang``."""
+    return _filled(
+        lang,
+        title=both("page.report"),
+        subtitle=_model_words(report),
+        summary=None,
+        comparison=None,
+        reports=[_report(report, None, 0)],
+        version=report.version,
+    )
+
+
+def page_comparison(comparison: Comparison, lang: str = "en") -> str:
+    """Return a comparison as a complete HTML page: the rows, the gates, and each report below."""
+    several = len(comparison.reports) > 1
+    names = [both("page.before"), *(both("page.after") for _ in comparison.reports[1:])]
+    if len(comparison.reports) > 2:
+        names = [names[0], *(both("page.after_n", n=str(i)) for i in range(1, len(comparison.reports)))]
+    return _filled(
+        lang,
+        title=both("page.comparison" if several else "page.report"),
+        subtitle=_model_words(comparison.reports[0]),
+        summary=verdict_line(comparison),
+        comparison={
+            "rows": [_compared(row, names[row.report]) for row in comparison.rows[:200]],
+            "more": max(0, len(comparison.rows) - 200),
+            "several": len(comparison.reports) > 2,
+            "notes": comparison.notes[:_ROWS],
+            "counts": gate_counts(comparison.gates),
+            "gates": [
+                {"gate": g.gate.words, "result": both(f"gate.{g.result}"), "state": g.result, "why": g.why}
+                for g in comparison.gates[:200]
+            ],
+        },
+        reports=[
+            _report(report, name if several else None, index)
+            for index, (report, name) in enumerate(zip(comparison.reports, names, strict=True))
+        ],
+        version=comparison.reports[-1].version,
+    )
+
+
+def framed(page_text: str) -> str:
+    """Return a page inside a frame of its own, so that a notebook's styles and the page's do not meet."""
+    held = html.escape(page_text, quote=True)
+    return f'<iframe sandbox="" title="Casemate" width="100%" height="640" srcdoc="{held}"></iframe>'
+
+
+# ---------------------------------------------------------------------- the template
+
+
+def _filled(lang: str, **parts: Any) -> str:
+    texts(lang)  # refuses an unknown language
+    return _template().render(lang=lang, languages=LANGUAGES, t=both, percent=words.percent, **parts)
+
+
+@functools.cache
+def _template() -> jinja2.Template:
+    import jinja2
+    from markupsafe import Markup
+
+    def shown(value: Any) -> Any:
+        return value if isinstance(value, Markup) else words.visible(str(value), _TEXT)
+
+    def csp_hash(style: str) -> str:
+        return "sha256-" + base64.b64encode(hashlib.sha256(str(style).encode()).digest()).decode()
+
+    place = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=shown,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    place.filters["csp_hash"] = csp_hash
+    return place.get_template("page.html.jinja")
+
+
+# ---------------------------------------------------------------------- what the template is given
+
+
+def _report(report: Report, name: Both | None, index: int) -> dict[str, Any]:
+    gone = verdict.missing(report)
+    return {
+        "name": None if name is None else both("page.report_of", name=name),
+        "index": index,
+        "verdicts": [
+            {"property": both(f"property.{s.property}"), "state": s.state, "text": s.long}
+            for s in verdict.sentences(report)
+        ],
+        "missing": [{"name": item.name, "reason": item.reason} for item in gone[:_ROWS]],
+        "missing_more": max(0, len(gone) - _ROWS),
+        "level": words.percent(report.level),
+        "sections": [_section(report, name) for name in PROPERTIES],
+        "caveats": _listed(report.target.get("caveats", ()), _ROWS),
+        "facts": _facts(report),
+        "methods": [_method(item) for item in report.methods[:_ROWS]],
+        "methods_more": max(0, len(report.methods) - _ROWS),
+    }
+
+
+def _section(report: Report, name: Property) -> dict[str, Any]:
+    found = [m for m in report.measurements if m.property == name]
+    capabilities = report.target.get("capabilities", ())
+    notes = dict.fromkeys(d.text for m in found for d in m.details if isinstance(d, Note))
+    return {
+        "id": name,
+        "title": both(f"property.{name}"),
+        "rows": [_measured(m, capabilities) for m in found[:_ROWS]],
+        "more": max(0, len(found) - _ROWS),
+        "notes": _listed(notes, _ROWS),
+        "charts": [_roc(m, d) for m in found for d in m.details if isinstance(d, Curve) and d.name == "roc"][
+            :6
+        ],
+        "tables": [_table(m, d) for m in found for d in m.details if isinstance(d, Table)][:20],
+    }
+
+
+def _measured(m: Measurement, capabilities: Sequence[str]) -> dict[str, Any]:
+    return {
+        "quantity": words.quantity_title(m.method, m.quantity),
+        "key": m.quantity,
+        "value": words.of(m),
+        "n": m.n,
+        "attacker": words.attacker(m, capabilities),
+        "method": words.title(m.method),
+        "name": f"{m.method} {m.version}",
+        "status": None if m.status == "measured" else both(f"status.{m.status}"),
+        "reason": m.reason,
+    }
+
+
+def _table(m: Measurement, table: Table) -> dict[str, Any]:
+    importance = table.name == "importance"
+    return {
+        "name": both("page.importance") if importance else as_is(f"{m.method}: {table.name}"),
+        "open": importance,
+        "note": both("page.importance_note") if importance else None,
+        "columns": [words.visible(name, _CELL) for name in table.columns[:12]],
+        "rows": [[_cell(value) for value in row[:12]] for row in table.rows[:_LONG]],
+        "more": max(0, len(table.rows) - _LONG),
+    }
+
+
+def _cell(value: Any) -> dict[str, Any]:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    shown = words.number(value) if value is None or numeric else words.visible(str(value), _CELL)
+    return {"text": shown, "numeric": numeric}
+
+
+def _method(item: Mapping[str, Any]) -> dict[str, Any]:
+    params = ", ".join(f"{key}={value}" for key, value in item.get("params", {}).items())
+    return {
+        "title": words.title(str(item["name"])),
+        "name": f"{item['name']} {item.get('version', '')}".rstrip(),
+        "params": words.visible(params, 300),
+        "status": both(f"status.{item['status']}"),
+        "reason": item.get("reason", ""),
+        "seconds": words.number(item.get("seconds"), 1),
+    }
+
+
+def _compared(row: Row, name: Both) -> dict[str, Any]:
+    gap = row.difference
+    return {
+        "property": both(f"property.{row.property}"),
+        "quantity": words.quantity_title(row.method, row.quantity),
+        "method": words.title(row.method),
+        "key": f"{row.method} {row.quantity}",
+        "name": name,
+        "sides": ["–" if m is None else words.of(m) for m in (row.before, row.after)],
+        "difference": None if gap is None else words.interval(gap.value, gap.low, gap.high),
+        "reason": row.reason,
+        "state": row.verdict,
+        "verdict": both(f"change.{row.verdict}"),
+    }
+
+
+def _facts(report: Report) -> list[tuple[Both, Both]]:
+    """What is needed to repeat the audit; the pairing key is never shown."""
+    target, data, place = report.target, report.data, report.environment
+    source = target.get("source") or {}
+    command = both("page.no_command") if report.command is None else as_is(shlex.join(report.command))
+    packages = place.get("packages", {})
+    versions = (
+        [f"{name} {version}" for name, version in packages.items()] if isinstance(packages, dict) else []
+    )
+    rows = [
+        ("target", _model_words(report)),
+        ("classes", _series(target.get("classes", ()))),
+        ("data", data_words(report)),
+        ("created", as_is(report.created)),
+        ("command", command),
+        ("model_digest", as_is(str(target.get("digest")))),
+        ("source", _series(f"{key}: {value}" for key, value in source.items())),
+        ("data_digest", as_is(str(data.get("digest")))),
+        ("seed", as_is(str(report.seed))),
+        ("effort", as_is(report.effort)),
+        ("level", as_is(words.percent(report.level))),
+        ("threat", words.threat(report.threat)),
+        ("versions", _series([f"casemate {report.version}", str(place.get("python", "")), *versions])),
+        ("machine", _series(str(place[key]) for key in ("platform", "machine") if key in place)),
+    ]
+    return [(both(f"page.{key}"), value) for key, value in rows]
+
+
+def _series(items: Iterable[Any]) -> Both:
+    found = [words.visible(str(item), _CELL) for item in items if str(item)]
+    more = [both("page.more_rows", n=str(len(found) - 12))] if found[12:] else []
+    if not found:
+        return both("page.none")
+    shown = ", ".join(found[:12])
+    return {lang: ", ".join([shown, *(part[lang] for part in more)]) for lang in LANGUAGES}
+
+
+def _model_words(report: Report) -> Both:
+    target = report.target
+    parts = {key: words.visible(str(target.get(key)), _CELL) for key in ("kind", "task", "input")}
+    return both("text.model", **parts)
+
+
+def _listed(items: Iterable[str], limit: int) -> list[Both]:
+    found = list(items)
+    more = [both("page.more_rows", n=str(len(found) - limit))] if found[limit:] else []
+    return [*map(as_is, found[:limit]), *more]
+
+
+# ---------------------------------------------------------------------- one small chart
+
+
+def _roc(m: Measurement, curve: Curve) -> dict[str, Any]:
+    """Return what the template draws of a ROC curve: log-log from the decade of its smallest rate to 1."""
+    x: list[float | None] = [value if (value or 0.0) > 0 else None for value in curve.x]  # null: not finite
+    least = min((value for value in x if value), default=0.1)
+    decades = min(6, max(1, math.ceil(-math.log10(min(least, 0.1)) - 1e-9)))
+    box = _CHART
+    wide, high = box["width"] - box["left"] - box["pad"], box["height"] - box["bottom"] - box["pad"]
+
+    def spot(fpr: float, tpr: float | None) -> str:
+        across = 1 + math.log10(min(1.0, max(fpr, 10.0**-decades))) / decades
+        up = 1 + math.log10(min(1.0, max(tpr or 0.0, 10.0**-decades))) / decades
+        return f"{box['left'] + wide * across:.1f},{box['pad'] + high * (1 - up):.1f}"
+
+    def line(y: Sequence[float | None]) -> list[str]:
+        return [spot(a, b) for a, b in zip(x, y, strict=True) if a and b is not None][:500]
+
+    band = [*line(curve.low), *reversed(line(curve.high))] if curve.low and curve.high else []
+    ticks = [10.0**-k for k in range(decades + 1)]
+    return {
+        **box,
+        "title": words.title(m.method),
+        "line": " ".join(line(curve.y)),
+        "band": " ".join(band),
+        "guess": f"{spot(10.0**-decades, 10.0**-decades)} {spot(1.0, 1.0)}",
+        "ticks": [{"at": spot(tick, tick).split(","), "label": f"{tick:g}"} for tick in ticks],
+    }

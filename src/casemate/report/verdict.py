@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One sentence a property, and what was not measured: the same on the page and on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Literal
+
+from casemate.core.types import PROPERTIES, Measurement, Property, Table
+from casemate.report import words
+from casemate.report.catalogue import Both, as_is, both
+from casemate.report.model import Report
+
+State = Literal["none", "found", "not_found", "evasion", "explained", "explained_none", "number"]
+AT_RISK: tuple[Property, ...] = tuple(name for name in PROPERTIES if name != "utility")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sentence:
+    """What a report says of one property, long and short, and of which kind the statement is."""
+
+    property: Property
+    state: State
+    long: Both
+    short: Both
+
+
+def sentences(report: Report) -> list[Sentence]:
+    """Return one sentence for each property at risk, measured or not."""
+    return [_sentence(report, name) for name in AT_RISK]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Missing:
+    """Something that was asked for and not shown: its name in short and in words, and the reason."""
+
+    key: str
+    name: Both
+    reason: str
+
+
+def missing(report: Report) -> list[Missing]:
+    """Return what was asked for and not shown, each once."""
+    found: dict[tuple[str, str], Both] = {}
+    for item in report.methods:
+        if item.get("status") != "ok":
+            name, reason = str(item.get("name")), str(item.get("reason", ""))
+            found[name, reason] = _named(words.title(name), f"status.{item.get('status')}")
+    for m in report.measurements:
+        if m.status != "measured" and (m.method, m.reason) not in found:
+            key = (f"{m.method} {m.quantity}", m.reason)
+            found[key] = _named(_titled(m), f"status.{m.status}")
+    return [Missing(key=key, name=name, reason=reason) for (key, reason), name in found.items()]
+
+
+def strongest(m: Measurement) -> list[str]:
+    """Return the columns of an explainer's importance table, strongest first."""
+    for detail in m.details:
+        if isinstance(detail, Table) and detail.name == "importance":
+            return [str(row[0]) for row in detail.rows if row]
+    return []
+
+
+def _named(name: Both, status: str) -> Both:
+    return both("verdict.named", name=name, status=both(status))
+
+
+def _titled(m: Measurement) -> Both:
+    return both(
+        "verdict.titled", method=words.title(m.method), quantity=words.quantity_title(m.method, m.quantity)
+    )
+
+
+def _sentence(report: Report, name: Property) -> Sentence:
+    measured = [m for m in report.measurements if m.property == name and m.status == "measured"]
+    state, m = _headline(measured)
+    fixed: dict[str, str | Both] = {"property": both(f"property.{name}")}
+    if m is None:
+        return Sentence(
+            property=name, state=state, long=both("verdict.none"), short=both("verdict.short_none", **fixed)
+        )
+    null = _null(m, measured)
+    fixed |= {
+        "value": words.of(m),
+        "n": str(m.n),
+        "null": words.number(null),
+        "k": str(len([r for r in measured if words.null_of(r) is not None])),
+        "column": words.visible(next(iter(strongest(m)), ""), 60),
+        "attacker": words.attacker(m, report.target.get("capabilities", ())),
+    }
+    titles = {"method": words.title(m.method), "quantity": words.quantity_title(m.method, m.quantity)}
+    names = {"method": as_is(m.method), "quantity": as_is(m.quantity)}
+    return Sentence(
+        property=name,
+        state=state,
+        long=both(f"verdict.{state}", **fixed, **titles),
+        short=both(f"verdict.short_{state}", **fixed, **names),
+    )
+
+
+def _headline(measured: list[Measurement]) -> tuple[State, Measurement | None]:
+    """Choose the measurement that says most; where guessing is known, by how far it is beyond guessing."""
+    if not measured:
+        return "none", None
+    tested = list(_beyond(measured))
+    if tested:
+        gain, m = max(tested, key=lambda pair: pair[0])
+        return ("found" if gain > 0 else "not_found"), m
+    evasions = [m for m in measured if m.quantity == "robust_accuracy"]
+    if evasions:
+        return "evasion", min(evasions, key=lambda m: m.value or 0.0)
+    explained = [m for m in measured if strongest(m)]
+    if explained:
+        m = explained[0]
+        return ("explained" if (m.low or 0.0) > 0 else "explained_none"), m
+    return "number", measured[0]
+
+
+def _null(m: Measurement, measured: list[Measurement]) -> float | None:
+    """What is reached without the model: by guessing, or by telling members apart from the data alone (blind_auc)."""
+    null = words.null_of(m)
+    blind = [r.value for r in measured if (r.method, r.quantity) == (m.method, f"blind_{m.quantity}")]
+    return null if null is None or not blind else max(null, blind[0] or 0.0)
+
+
+def _beyond(measured: list[Measurement]) -> Iterator[tuple[float, Measurement]]:
+    """Yield how far the lower limit is beyond guessing, the limit widened for the number of quantities (Bonferroni).
+
+    The limit of the wider level is taken from the normal quantiles, since only the limits at ``level`` are known.
+    """
+    known = [(_null(m, measured), m) for m in measured]
+    k = sum(1 for null, _ in known if null is not None)
+    for null, m in known:
+        if null is None or m.value is None or m.low is None:
+            continue
+        tail = (1 - m.level) / 2
+        wider = NormalDist().inv_cdf(1 - tail / k) / NormalDist().inv_cdf(1 - tail)
+        yield (m.value - wider * (m.value - m.low) - null) / max(1 - null, 1e-9), m

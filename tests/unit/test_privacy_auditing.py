@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From scores to measurements: rates, resolution, ties, people, nulls, and what a blind baseline stops."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from casemate.core import stats
+from casemate.core.data import Dataset
+from casemate.core.errors import InvalidData
+from casemate.core.run import Run
+from casemate.core.stats import Interval
+from casemate.core.types import Curve, Measurement, Note, PerRecord, Table
+from casemate.privacy import auditing
+from casemate.privacy.methods.lira import lira
+from casemate.privacy.shadow import Pool, gather
+
+
+def new_run(**options: Any) -> Run:
+    return Run(card=lira.card, **options)
+
+
+def pool_of(n: int, *, rows_each: int = 1, shift: float = 0.0, seed: int = 0) -> Pool:
+    """Return n units a side; with ``shift`` the two sides differ without any model."""
+    rng = np.random.default_rng(seed)
+    rows = n * rows_each
+    x = rng.normal(size=(2 * rows, 4))
+    x[:rows, 0] += shift
+    y = np.r_[0, 1, rng.integers(2, size=2 * rows - 2)]
+    owner = np.repeat(np.arange(2 * n), rows_each)
+    parts = ((x[:rows], y[:rows]), (x[rows:], y[rows:]))
+    if rows_each > 1:
+        parts = tuple((*part, owner[i * rows : (i + 1) * rows]) for i, part in enumerate(parts))  # type: ignore[assignment]
+    return gather(Dataset(*parts).with_ids(np.arange(rows), np.arange(rows, 2 * rows)))
+
+
+def scores_of(pool: Pool, score: np.ndarray, **shadows: np.ndarray) -> auditing.Scores:
+    return auditing.Scores(score=score, member=pool.member, unit=pool.unit, ids=pool.ids, **shadows)
+
+
+def rows_of(run: Run, pool: Pool, score: np.ndarray, **shadows: np.ndarray) -> dict[str, Measurement]:
+    rows = auditing.report(run, scores_of(pool, score, **shadows), pool, attacker="A test.")
+    assert len({row.quantity for row in rows}) == len(rows)
+    return {row.quantity: row for row in rows}
+
+
+def texts(row: Measurement) -> str:
+    return " ".join(detail.text for detail in row.details if isinstance(detail, Note))
+
+
+def with_shadows(pool: Pool, lift: float, n_shadows: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
+    """Gaussian scores of shadows as targets, members ``lift`` higher."""
+    rng = np.random.default_rng(seed)
+    inside = rng.random((n_shadows, pool.n_units))[:, pool.unit] < 0.5
+    return {
+        "shadow_score": rng.normal(size=inside.shape) + lift * inside,
+        "shadow_member": inside,
+        "shadow_usable": np.ones_like(inside),
+    }
+
+
+def test_every_quantity_of_the_card_is_reported_once() -> None:
+    pool = pool_of(50, rows_each=3)
+    rows = rows_of(new_run(), pool, np.random.default_rng(0).normal(size=300))
+    assert set(rows) == set(auditing.QUANTITIES) == set(lira.card.quantities)
+    pool = pool_of(50)
+    rows = rows_of(new_run(), pool, np.random.default_rng(0).normal(size=100))
+    assert set(rows) == {name for name in auditing.QUANTITIES if not name.startswith("person_")}
+
+
+def test_rates_use_the_shadow_threshold_and_no_record_of_the_target() -> None:
+    pool = pool_of(2000)
+    rng = np.random.default_rng(1)
+    score = rng.normal(size=4000) + 2.0 * pool.member
+    shadows = with_shadows(pool, 2.0)
+    rows = rows_of(new_run(), pool, score, **shadows)
+    threshold = stats.step_threshold(shadows["shadow_score"][~shadows["shadow_member"]], 0.01)
+    tpr, fpr = rows["tpr_at_1pct_fpr"], rows["fpr_at_1pct"]
+    assert tpr.value == (score[pool.member] > threshold).mean()
+    assert fpr.value == (score[~pool.member] > threshold).mean()
+    assert fpr.low is not None
+    assert fpr.high is not None
+    assert fpr.low <= 0.01 <= fpr.high
+    moved = rows_of(new_run(), pool, score + 100 * ~pool.member, **shadows)
+    assert moved["tpr_at_1pct_fpr"].value == tpr.value  # the target's non-members do not set it
+    assert moved["fpr_at_1pct"].value == 1.0
+
+
+def test_without_shadows_each_half_fixes_the_threshold_of_the_other() -> None:
+    pool = pool_of(1000)
+    rng = np.random.default_rng(1)
+    score = rng.normal(size=2000)
+    outside = score[~pool.member]
+    rows = rows_of(new_run(), pool, score)
+    fpr = rows["fpr_at_1pct"]
+    assert fpr.low is not None
+    assert fpr.high is not None
+    assert fpr.low <= 0.01 <= fpr.high
+    # In-sample the step rule would give at most 1 %; the two halves together need not.
+    assert fpr.value != (outside > stats.step_threshold(outside, 0.01)).mean()
+    hits = next(d for d in rows["tpr_at_1pct_fpr"].details if isinstance(d, PerRecord))
+    assert set(hits.values) <= {0.0, 0.5, 1.0}
+    assert np.mean(hits.values) == rows["tpr_at_1pct_fpr"].value
+
+
+def test_rates_below_ten_over_n_are_not_resolvable() -> None:
+    rows = rows_of(new_run(), pool_of(999), np.arange(1998.0))
+    row = rows["tpr_at_1pct_fpr"]
+    assert (row.status, row.value) == ("not_measured", None)
+    assert row.reason == "not resolvable: 1 % false alarms need >= 1,000 non-member records, has 999"
+    assert rows["fpr_at_1pct"].status == "not_measured"
+    rows = rows_of(new_run(), pool_of(1000), np.arange(2000.0))
+    assert rows["tpr_at_1pct_fpr"].status == "measured"
+    assert "needs >= 10,000" not in str(rows["tpr_at_0.1pct_fpr"])
+    assert "10,000 non-member records, has 1,000" in rows["tpr_at_0.1pct_fpr"].reason
+    people = rows_of(new_run(), pool_of(400, rows_each=3), np.arange(2400.0))
+    assert people["tpr_at_1pct_fpr"].status == "measured"
+    assert "non-member people, has 400" in people["person_tpr_at_1pct_fpr"].reason
+
+
+def test_constant_scores_detect_nothing_and_give_no_nan() -> None:
+    pool = pool_of(1000)
+    flat = {
+        name: np.zeros_like(a) if name == "shadow_score" else a for name, a in with_shadows(pool, 0).items()
+    }
+    for shadows in ({}, flat):
+        rows = rows_of(new_run(), pool, np.zeros(2000), **shadows)
+        assert rows["auc"].value == 0.5
+        assert rows["tpr_at_1pct_fpr"].value == 0.0
+        assert rows["fpr_at_1pct"].value == 0.0
+        assert "Not detected by this attack at this power" in texts(rows["auc"])
+        assert "NaN" not in json.dumps([row.to_dict() for row in rows.values()])
+
+
+def test_a_tie_at_the_top_is_flagged_whole_or_not_at_all() -> None:
+    pool = pool_of(1000)
+    score = np.zeros(2000)
+    score[pool.member] = 1.0
+    score[np.flatnonzero(~pool.member)[:100]] = 1.0  # 10 % of non-members share the members' score
+    rows = rows_of(new_run(), pool, score)
+    assert rows["tpr_at_1pct_fpr"].value == 0.0
+    assert rows["auc"].value == pytest.approx(0.95)
+
+
+def test_person_scores_are_sums_or_means_over_their_rows() -> None:
+    unit = np.array([5, 5, 9, 2, 2, 2])
+    member = np.array([True, True, True, False, False, False])
+    usable = np.array([[True, False, True, False, False, False]])
+    scores = auditing.Scores(
+        score=np.array([1.0, 2.0, 5.0, 1.0, 1.0, 4.0]),
+        member=member,
+        unit=unit,
+        ids=np.arange(10, 16),
+        shadow_score=np.array([[1.0, 50.0, 3.0, 7.0, 7.0, 7.0]]),
+        shadow_member=np.array([[True, True, False, False, False, False]]),
+        shadow_usable=usable,
+    )
+    people = scores.by_person()
+    assert people.unit.tolist() == [2, 5, 9]
+    assert people.score.tolist() == [6.0, 3.0, 5.0]
+    assert people.member.tolist() == [False, True, True]
+    assert people.ids is not None
+    assert people.ids.tolist() == [13, 10, 12]
+    assert people.shadow_score is not None
+    assert people.shadow_usable is not None
+    assert people.shadow_score.tolist() == [[0.0, 1.0, 3.0]]  # unusable rows do not count
+    assert people.shadow_usable.tolist() == [[False, True, True]]
+    assert scores.by_person(average=True).score.tolist() == [2.0, 1.5, 5.0]
+
+
+def test_records_of_one_person_widen_the_interval() -> None:
+    """Five copies of each person's score: by row the interval would be sqrt(5) too narrow."""
+    rng = np.random.default_rng(0)
+    base = rng.normal(size=400)
+    single, repeated = pool_of(200), pool_of(200, rows_each=5)
+    one = rows_of(new_run(), single, base)["auc"]
+    many = rows_of(new_run(), repeated, np.repeat(base, 5))["auc"]
+    assert one.value == pytest.approx(many.value)
+    assert many.high - many.low == pytest.approx(one.high - one.low, rel=0.05)
+    assert many.n == 400
+
+
+def test_details_have_their_typed_forms_and_the_ids_of_the_records() -> None:
+    pool = pool_of(1000)
+    rows = rows_of(new_run(), pool, np.random.default_rng(0).normal(size=2000), **with_shadows(pool, 1.0))
+    details = rows["auc"].details
+    curve = next(d for d in details if isinstance(d, Curve))
+    assert curve.name == "roc"
+    assert len(curve.x) == len(curve.y) == len(curve.low) == len(curve.high)
+    spread = next(d for d in details if isinstance(d, Table))
+    assert [row[0] for row in spread.rows] == ["auc", "tpr_at_1pct_fpr", "tpr_at_0.1pct_fpr"]
+    assert spread.rows[0][1] == pytest.approx(0.760, abs=0.02)  # Phi(1 / sqrt 2)
+    assert spread.rows[0][3] == 8
+    found = {d.name: d for d in details if isinstance(d, PerRecord)}
+    assert found["members"].ids == tuple(range(1000))
+    assert found["nonmembers"].ids == tuple(range(1000, 2000))
+    assert found["members"].clusters == ()
+    hits = next(d for d in rows["tpr_at_1pct_fpr"].details if isinstance(d, PerRecord))
+    assert hits.name == "members"
+    assert np.mean(hits.values) == rows["tpr_at_1pct_fpr"].value
+    assert "lower bound" in texts(rows["auc"])
+
+
+def test_a_null_result_says_what_would_have_been_found() -> None:
+    """The stated rate is found with 80 % probability by the exact binomial interval (and no smaller one is)."""
+    n = 2956
+    text = auditing.undetected("tpr_at_1pct_fpr", Interval(0.01, 0.0101, 0.0102, 0.95, n), 0.01)
+    stated = float(text.split("power: ")[1].split(" %")[0]) / 100
+    low = [stats.clopper_pearson(k, n).low for k in range(80)]
+    enough = next(k for k in range(80) if low[k] > 0.01)
+    assert binom.sf(enough - 1, n, stated) == pytest.approx(0.8, abs=0.01)
+    wide = auditing.undetected("tpr_at_1pct_fpr", Interval(0.0, 0.0, 0.114, 0.95, n), 0.01)
+    assert "9.15 % of members" in wide  # the noise of the threshold counts: .01 + .057 (1 + .8416 / 1.96)
+    assert "safe" not in text
+
+
+def test_different_sources_make_the_attack_inconclusive() -> None:
+    same, other = pool_of(600), pool_of(600, shift=1.0)
+    score = np.random.default_rng(0).normal(size=1200)
+    rows = rows_of(new_run(), same, score)
+    assert rows["auc"].status == "measured"
+    assert rows["blind_auc"].low < 0.5 < rows["blind_auc"].high
+    rows = rows_of(new_run(), other, score)
+    assert rows["auc"].status == "inconclusive"
+    assert "different distributions" in rows["auc"].reason
+    assert rows["auc"].value is not None
+    assert rows["blind_auc"].status == "measured"
+    assert rows["blind_auc"].value > 0.7
+    assert rows["tpr_at_1pct_fpr"].status == "not_measured"
+
+
+def test_blind_baseline_keeps_people_in_one_half() -> None:
+    """Rows of a person that repeat exactly would be recognised if people were split."""
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(120, 4)), 10, axis=0)
+    y = np.tile([0, 1], 600)
+    owner = np.repeat(np.arange(120), 10)
+    data = Dataset((x[:600], y[:600], owner[:600]), (x[600:], y[600:], owner[600:]))
+    found = auditing.blind_baseline(gather(data), new_run())
+    assert found is not None
+    assert found[1].low < 0.5
+    assert found[0].value < 0.8  # 60 people are tested: the sd is .075
+
+
+def test_no_baseline_for_images_says_so() -> None:
+    rng = np.random.default_rng(0)
+    x = rng.random((40, 1, 4, 4))
+    pool = gather(Dataset((x[:20], np.arange(20) % 2), (x[20:], np.arange(20) % 2)))
+    rows = rows_of(new_run(), pool, rng.normal(size=40))
+    assert "blind_auc" not in rows
+    assert "No blind baseline" in texts(rows["auc"])
+
+
+def test_infinite_and_huge_scores_are_reported_finite() -> None:
+    pool = pool_of(1000)
+    score = np.where(pool.member, 1e300, -1e300)
+    rows = rows_of(new_run(), pool, score)
+    assert rows["auc"].value == 1.0
+    assert rows["tpr_at_1pct_fpr"].value == 1.0
+    assert all(math.isfinite(row.value) for row in rows.values() if row.value is not None)
+
+
+def test_a_method_without_its_run_is_refused() -> None:
+    with pytest.raises(InvalidData, match="public name"):
+        auditing.require(None)
