@@ -29,7 +29,7 @@ from casemate.core.harness import execute
 from casemate.core.methods import find
 from casemate.core.run import Run
 from casemate.core.types import Recipe, Target
-from casemate.privacy import shadow
+from casemate.privacy import confidence, shadow
 from casemate.privacy.methods.lira import score_bank
 
 COLUMNS = (
@@ -112,8 +112,8 @@ def _hospital(prior: float, leaf: int) -> tuple[float, float, float]:
     lira = find("lira")
     params = {"n_shadows": 16, "variance_prior": prior}
     # The reference used a fixed variance and read probabilities above 1e-3: the same rule with prior = inf.
-    low, high = (1e-3, 1e-3) if math.isinf(prior) else (shadow.FLOOR_LOW, shadow.FLOOR_HIGH)
-    with mock.patch.multiple(shadow, FLOOR_LOW=low, FLOOR_HIGH=high):
+    low, high = (1e-3, 1e-3) if math.isinf(prior) else (confidence.FLOOR_LOW, confidence.FLOOR_HIGH)
+    with mock.patch.multiple(confidence, FLOOR_LOW=low, FLOOR_HIGH=high):
         rows = execute(lira, *sklearn_adapter.make(model).bind(data), Run(card=lira.card), params)
     found = {row.quantity: row for row in rows}
     for row in rows:

@@ -19,11 +19,11 @@ import numpy as np
 
 from casemate import __version__
 from casemate.core import harness
-from casemate.core.data import Dataset, Split
+from casemate.core.data import Dataset
 from casemate.core.errors import CasemateError, InvalidData
 from casemate.core.methods import Card, Method, Spec, every, find
 from casemate.core.run import Progress, Run
-from casemate.core.types import REFIT, Change, Measurement, Recipe, Target, Task, Threat
+from casemate.core.types import REFIT, Change, Measurement, PerRecord, Recipe, Target, Task, Threat
 from casemate.report.compare import Comparison
 from casemate.report.compare import compare as _compare
 from casemate.report.model import Report, environment
@@ -179,6 +179,7 @@ def audit(
         raise InvalidData(f"effort {effort!r} is unknown; use quick, standard or deep")
     if not isinstance(data, Dataset):
         raise InvalidData(f"data must be a casemate.Dataset; got {type(data).__name__}")
+    seed = _whole("seed", seed)
     earlier = Report.load(like) if isinstance(like, (str, Path)) else like
     if earlier is not None:
         seed, effort = earlier.seed, earlier.effort  # type: ignore[assignment]  # validated when it was made
@@ -195,7 +196,7 @@ def audit(
         raise InvalidData(
             "like= was made on other data (digests differ); compare needs the same rows in the same order"
         )
-    data = _opaque(data, key)
+    data, people = _opaque(data, key)
     deadline = time.monotonic() + harness.QUICK_SECONDS if effort == "quick" else None
 
     def run_of(card: Card, **fields: Any) -> Run:
@@ -244,7 +245,7 @@ def audit(
         effort=effort,
         threat=resolved.to_dict() if resolved else None,
         methods=tuple(ran),
-        measurements=tuple(measured),
+        measurements=tuple(_renamed(row, people) for row in measured),
         pairing={"key": key.hex()},
         environment=environment(),
         command=None,
@@ -263,6 +264,7 @@ def harden(target: Any, data: Dataset, *, using: Sequence[str | Spec], seed: int
     >>> harden(GaussianNB().fit(X, y), data, using=["rounding"]).method
     'rounding'
     """
+    seed = _whole("seed", seed)
     specs = [Spec(item) if isinstance(item, str) else item for item in using]
     if not specs:
         raise InvalidData("using= names no defence")
@@ -304,6 +306,12 @@ def compare(before: Report, *after: Report, gates: str | Path | None = None) -> 
     return _compare(before, *after, gates=gates)
 
 
+def _whole(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
+        raise InvalidData(f"{name} must be a whole number >= 0; got {value!r}")
+    return int(value)
+
+
 def _chosen(
     methods: Sequence[str | Spec] | None, earlier: Report | None
 ) -> list[tuple[Method, dict[str, Any]]]:
@@ -335,20 +343,23 @@ def _bound(target: Target, data: Dataset, seed: int) -> tuple[Target, Dataset]:
     return target, data
 
 
-def _opaque(data: Dataset, key: bytes) -> Dataset:
+def _opaque(data: Dataset, key: bytes) -> tuple[Dataset, np.ndarray]:
     """Give rows and people random numbers that only reports sharing the key have in common."""
     draw = np.random.default_rng(int.from_bytes(hashlib.blake2b(b"ids", key=key).digest()[:16]))
     n, m = len(data.train), len(data.holdout)
-    ids = draw.permutation(n + m)
-    data = data.with_ids(ids[:n], ids[n:])
-    if data.train.person is None or data.holdout.person is None:
-        return data
-    people = draw.permutation(1 + int(max(data.train.person.max(), data.holdout.person.max())))
+    ids, people = draw.permutation(n + m), draw.permutation(n + m)
+    return data.with_ids(ids[:n], ids[n:]), people
 
-    def renamed(split: Split) -> Split:
-        return split if split.person is None else replace(split, person=people[split.person])
 
-    return data.mapped(renamed)
+def _renamed(row: Measurement, people: np.ndarray) -> Measurement:
+    """Put the opaque numbers of people into a row. Methods work with the codes, or a seed would not fix a result."""
+    details = tuple(
+        replace(piece, clusters=tuple(int(people[code]) for code in piece.clusters))
+        if isinstance(piece, PerRecord)
+        else piece
+        for piece in row.details
+    )
+    return replace(row, details=details)
 
 
 def _describe(data: Dataset, key: bytes) -> dict[str, Any]:

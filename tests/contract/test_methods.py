@@ -184,7 +184,7 @@ def state_of(target: Target) -> bytes:
 
 
 def random_states() -> bytes:
-    states: list[Any] = [random.getstate(), np.random.get_state()]  # noqa: NPY002  (the global state is what is checked)
+    states: list[Any] = [random.getstate(), np.random.get_state()]
     if "torch" in sys.modules:
         states.append(sys.modules["torch"].get_rng_state().numpy().tobytes())
     return pickle.dumps(states)

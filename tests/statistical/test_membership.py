@@ -23,10 +23,11 @@ from casemate.core.harness import execute
 from casemate.core.methods import find
 from casemate.core.run import Run
 from casemate.core.types import Measurement, Target
-from casemate.privacy.auditing import blind_baseline
+from casemate.privacy.blind import blind_baseline
 from casemate.privacy.methods.lira import lira, score_bank
 from casemate.privacy.methods.rounding import rounding
-from casemate.privacy.shadow import ShadowBank, design, gather
+from casemate.privacy.pool import gather
+from casemate.privacy.shadow import ShadowBank, design
 
 STRICT = 1 - 1e-6
 

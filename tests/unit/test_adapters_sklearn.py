@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+import threading
+from typing import Any, ClassVar
 
 import micro
 import numpy as np
 import pandas as pd
 import pytest
-from joblib import parallel_config
+from joblib import effective_n_jobs, parallel_config
 from sklearn.base import clone
 from sklearn.cluster import KMeans
 from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
@@ -125,6 +126,10 @@ def test_classes_may_be_given_in_another_order_or_with_more_of_them() -> None:
     np.testing.assert_array_equal(target.scores(XH)[:, [2, 3, 0]], model.predict_proba(XH))
     assert (target.scores(XH)[:, 1] == 0).all()
     assert [target.classes[i] for i in target.labels(XH)] == model.predict(XH).tolist()
+    turned, data = adapter.make(model, classes=[1, 2, 0]).bind(DATA)
+    fresh: Any = turned.refit(data.train.x, data.train.y, 0)
+    assert fresh.model.classes_.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(fresh.scores(XH), clone(model).fit(X, Y).predict_proba(XH)[:, [1, 2, 0]])
     with pytest.raises(InvalidData, match="classes= lacks 1, which the model knows"):
         adapter.make(model, classes=[0, 2]).bind(Dataset(train=(X, 2 * (Y > 0)), holdout=(XH, 2 * (YH > 0))))
 
@@ -238,7 +243,7 @@ def test_a_fit_that_draws_from_the_global_generator_is_a_function_of_the_seed() 
     assert (first == second).all() and (first[:1] != other[:1]).all()
 
 
-def test_the_digest_changes_with_any_parameter_and_refuses_what_cannot_be_written() -> None:
+def test_the_digest_changes_with_any_parameter_even_of_what_has_no_name() -> None:
     model = LogisticRegression().fit(X, Y)
     target = target_of(model)
     before = target.digest()
@@ -246,9 +251,38 @@ def test_the_digest_changes_with_any_parameter_and_refuses_what_cannot_be_writte
     assert target_of(other).digest() == before
     other.coef_[0, 0] = np.nextafter(other.coef_[0, 0], np.inf)
     assert target_of(other).digest() != before
-    private = make_pipeline(FunctionTransformer(lambda x: x), DecisionTreeClassifier()).fit(X, Y)
+    private = make_pipeline(FunctionTransformer(lambda x: x), DecisionTreeClassifier(max_depth=1)).fit(X, Y)
+    digest = target_of(private).digest()
+    assert digest == target_of(private).digest()
+    private[-1].set_params(max_depth=2).fit(X, Y)
+    assert target_of(private).digest() != digest
+    private.set_params(functiontransformer__kw_args={"lock": threading.Lock()})
     with pytest.raises(InvalidData, match="cannot be pickled"):
         target_of(private).digest()
+
+
+class Counts(DecisionTreeClassifier):  # type: ignore[misc]  # scikit-learn has no types here
+    """Writes down how many threads a prediction or a fit may use."""
+
+    seen: ClassVar[list[int]] = []
+
+    def fit(self, *args: Any) -> Any:
+        self.seen.append(effective_n_jobs(2))
+        return super().fit(*args)
+
+    def predict(self, *args: Any) -> Any:
+        self.seen.append(effective_n_jobs(2))
+        return super().predict(*args)
+
+
+def test_predictions_and_refits_run_on_one_thread_whatever_joblib_is_set_to() -> None:
+    model = Counts().fit(X, Y)
+    with parallel_config(backend="threading", n_jobs=2):
+        target = target_of(model)
+        Counts.seen.clear()
+        target.labels(XH)
+        target.refit(X, Y, 0)
+    assert Counts.seen == [1, 1]
 
 
 @pytest.mark.slow

@@ -18,8 +18,9 @@ from casemate.core.run import Run
 from casemate.core.stats import Interval
 from casemate.core.types import Curve, Measurement, Note, PerRecord, Table
 from casemate.privacy import auditing
+from casemate.privacy.blind import blind_baseline
 from casemate.privacy.methods.lira import lira
-from casemate.privacy.shadow import Pool, gather
+from casemate.privacy.pool import Pool, gather
 
 
 def new_run(**options: Any) -> Run:
@@ -242,7 +243,7 @@ def test_blind_baseline_keeps_people_in_one_half() -> None:
     y = np.tile([0, 1], 600)
     owner = np.repeat(np.arange(120), 10)
     data = Dataset((x[:600], y[:600], owner[:600]), (x[600:], y[600:], owner[600:]))
-    found = auditing.blind_baseline(gather(data), new_run())
+    found = blind_baseline(gather(data), new_run())
     assert found is not None
     assert found[1].low < 0.5
     assert found[0].value < 0.8  # 60 people are tested: the sd is .075

@@ -100,7 +100,7 @@ def test_leaving_blocks_out_equals_a_plain_loop(rate: Fraction, prior: float) ->
             rest[k // b * b : (k // b + 1) * b] = False
         sides = [moments(bank.phi, mask & usable & rest[:, None]) for mask in (bank.inside, ~bank.inside)]
         phi = bank.target_phi if k is None else bank.phi[k]
-        expected = log_ratio(phi, *sides, (sides[0].pooled(), sides[1].pooled()), prior)
+        expected = log_ratio(phi, *sides, (sides[0].pooled(1.0), sides[1].pooled(1.0)), prior)
         found = target if k is None else shadows[k]
         assert found == pytest.approx(expected, rel=1e-9, abs=1e-9)
 
@@ -135,7 +135,7 @@ def test_pooled_variance_is_the_within_example_one() -> None:
     """Between-example spread (here 100 times larger) must not enter: unbiased for sigma^2 = 4."""
     draw = np.random.default_rng(1)
     phi = draw.normal(0, 200, 5000) + 2 * draw.normal(size=(8, 5000))
-    pooled = BlockSums(phi, np.ones_like(phi, bool), 2).moments().pooled()
+    pooled = BlockSums(phi, np.ones_like(phi, bool), 2).moments().pooled(0.0)
     # chi2 of 35,000 degrees: relative sd sqrt(2 / 35000) = .0076; 5 sd is a false-failure rate of 6e-7
     assert pooled == pytest.approx(4.0, rel=5 * 0.0076)
 
@@ -157,3 +157,12 @@ def test_ranking_approaches_the_known_optimum() -> None:
     assert (
         stats.auc(fixed[bank.member], fixed[~bank.member]).value < reached
     )  # one variance for all is worse here
+
+
+def test_records_seen_once_at_most_give_no_nan() -> None:
+    bank, _ = simulated(10, 4)
+    usable = np.zeros_like(bank.inside)
+    usable[:2] = True
+    for prior in (0.0, 4.0, math.inf):
+        for part in score_bank(ShadowBank(**{**vars(bank), "usable": usable}), prior):
+            assert np.isfinite(part).all()

@@ -18,7 +18,7 @@ from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.run import Run
 from casemate.core.types import LABELS, LOGITS, REFIT, SCORES, Capability, Target
-from casemate.privacy import shadow
+from casemate.privacy import confidence, shadow
 from casemate.privacy.methods.lira import lira
 
 
@@ -88,10 +88,10 @@ def new_run(**options: Any) -> Run:
 def test_log_odds_keep_the_exact_order_where_probabilities_saturate() -> None:
     gaps = np.linspace(-120, 120, 2401)
     logits = np.stack([gaps / 2, -gaps / 2, np.full_like(gaps, -300.0)], axis=1)
-    found = shadow.log_odds_of_logits(logits.astype(np.float64), np.zeros(len(gaps), int))
+    found = confidence.log_odds_of_logits(logits.astype(np.float64), np.zeros(len(gaps), int))
     assert np.all(np.diff(found) > 0)
     assert np.abs(found - gaps).max() < 1e-12
-    as_float32 = shadow.log_odds_of_logits(logits.astype(np.float32), np.zeros(len(gaps), int))
+    as_float32 = confidence.log_odds_of_logits(logits.astype(np.float32), np.zeros(len(gaps), int))
     assert np.all(np.diff(as_float32) > 0)
 
 
@@ -99,24 +99,26 @@ def test_log_odds_of_logits_equal_logsumexp() -> None:
     rng = np.random.default_rng(0)
     logits, y = rng.normal(0, 20, (200, 5)), rng.integers(5, size=200)
     rest = np.array([logsumexp(np.delete(row, label)) for row, label in zip(logits, y, strict=True)])
-    assert shadow.log_odds_of_logits(logits, y) == pytest.approx(logits[np.arange(200), y] - rest, abs=1e-12)
+    assert confidence.log_odds_of_logits(logits, y) == pytest.approx(
+        logits[np.arange(200), y] - rest, abs=1e-12
+    )
 
 
 def test_missing_class_and_certainty_become_the_extremes_that_were_seen() -> None:
     logits = np.array([[0.0, -np.inf], [-np.inf, 0.0], [1.0, 0.0], [0.0, 2.0]])
-    found = shadow.log_odds_of_logits(logits, np.zeros(4, int))
+    found = confidence.log_odds_of_logits(logits, np.zeros(4, int))
     assert found[0] == np.inf
     assert found[1] == -np.inf
     empty = np.empty(0)
-    clipped = shadow._all_log_odds([shadow.Confidence(found, empty, empty)], None)
+    clipped = confidence.all_log_odds([confidence.Confidence(found, empty, empty)], None)
     assert clipped.tolist() == [[1.0, -2.0, 1.0, -2.0]]
 
 
 def test_floor_is_half_a_vote_of_a_forest_and_bounded() -> None:
-    assert shadow.score_floor(np.array([0.0, 0.5]), np.array([1.0, 0.01])) == 0.005
-    assert shadow.score_floor(np.array([1e-30]), np.array([1.0])) == shadow.FLOOR_LOW
-    assert shadow.score_floor(np.array([1.0]), np.array([0.0])) == shadow.FLOOR_HIGH
-    log_odds = shadow.log_odds_of_scores(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.005)
+    assert confidence.score_floor(np.array([0.0, 0.5]), np.array([1.0, 0.01])) == 0.005
+    assert confidence.score_floor(np.array([1e-30]), np.array([1.0])) == confidence.FLOOR_LOW
+    assert confidence.score_floor(np.array([1.0]), np.array([0.0])) == confidence.FLOOR_HIGH
+    log_odds = confidence.log_odds_of_scores(np.array([0.0, 1.0]), np.array([1.0, 0.0]), 0.005)
     assert log_odds == pytest.approx([math.log(0.005), -math.log(0.005)])
 
 
@@ -127,7 +129,7 @@ def test_nan_scores_are_refused() -> None:
             return np.full((len(x), 2), np.nan)
 
     with pytest.raises(InvalidData, match=r"gave NaN for 5 of 5 records"):
-        shadow.confidence(Broken(known={}, classes=(0, 1)), np.zeros((5, 3)), np.zeros(5, int))
+        confidence.confidence(Broken(known={}, classes=(0, 1)), np.zeros((5, 3)), np.zeros(5, int))
 
 
 # ---- the design
@@ -275,6 +277,6 @@ def test_logits_are_preferred_to_scores() -> None:
             return np.tile([7.0, 0.0], (len(x), 1))
 
     target = Both(known={}, classes=(0, 1), offers=frozenset({SCORES, LOGITS}))
-    seen = shadow.confidence(target, np.zeros((2, 3)), np.array([0, 1]))
+    seen = confidence.confidence(target, np.zeros((2, 3)), np.array([0, 1]))
     assert seen.log_odds is not None
     assert seen.log_odds.tolist() == [7.0, -7.0]

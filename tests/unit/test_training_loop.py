@@ -122,6 +122,12 @@ def test_the_same_seed_gives_the_same_bytes_and_no_generator_moves() -> None:
     assert not one.training and all(p.grad is None and p.requires_grad for p in one.parameters())
 
 
+def test_a_model_that_comes_in_eval_mode_is_trained_in_training_mode() -> None:
+    recipe = Recipe(factory=three, epochs=2)
+    asleep = replace(recipe, factory=lambda: three().eval())
+    assert numbers_of(loop.fit(asleep, X, Y, seed=1)) == numbers_of(loop.fit(recipe, X, Y, seed=1))
+
+
 def test_two_threads_train_what_one_does() -> None:
     recipe = Recipe(factory=three, epochs=4)
     alone = [numbers_of(loop.fit(recipe, X, Y, seed=seed)) for seed in (1, 2)]

@@ -16,6 +16,7 @@ from casemate.adapters import _shared
 from casemate.core import rng
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
+from casemate.core.extras import installed, needs
 from casemate.core.schema import is_frame
 from casemate.core.types import LABELS, LOGITS, REFIT, SCORES, Capability, Recipe, Target, Task, _plain
 from casemate.training.isolation import seeded, user_code
@@ -78,12 +79,22 @@ class SklearnTarget(Target):
                 if fast:
                     continue
                 raise
-            except (pickle.PicklingError, TypeError, AttributeError) as error:
-                raise InvalidData(
-                    f"the model cannot be pickled, so it has no digest: {error}; define its functions in a module"
-                ) from error
+            except (pickle.PicklingError, TypeError, AttributeError):
+                return (
+                    self._digest_by_value()
+                )  # a lambda or a class defined in a session has no name to write
             break
         return sink.hash.hexdigest()
+
+    def _digest_by_value(self) -> str:
+        # joblib brings cloudpickle: beside itself since 1.6, inside itself before
+        home = "cloudpickle" if installed("cloudpickle") else "joblib.externals.cloudpickle"
+        try:
+            return hashlib.blake2b(needs(home).dumps(self.model), digest_size=32).hexdigest()
+        except Exception as error:
+            raise InvalidData(
+                f"the model cannot be pickled, so it has no digest: {error}; define its functions in a module"
+            ) from error
 
     def labels(self, x: Any) -> np.ndarray:
         raw, n = self._asked("predict", x)

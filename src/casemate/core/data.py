@@ -222,7 +222,8 @@ def _part(name: str, part: Any, person: str | None) -> tuple[Any, np.ndarray, An
         x = np.asarray(x)
     if len(x) == 0:
         raise InvalidData(f"{name} has no rows")
-    labels = np.asarray(y)
+    # as objects first: numpy alone would turn a missing text label into the text "nan"
+    labels = np.asarray(y, dtype=object) if isinstance(y, (list, tuple)) else np.asarray(y)
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
     if labels.ndim != 1:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from casemate.core import rng, stats
-from casemate.core.data import Dataset
+from casemate.core.data import Dataset, Split
 from casemate.core.errors import InvalidData, InvalidThreat
 from casemate.core.limited import limit
 from casemate.core.methods import Card, Method, Quantity
@@ -175,7 +175,9 @@ def resolve(threat: Threat | None, card: Card, target: Target, data: Dataset) ->
         return Threat(n_queries=threat.n_queries) if threat and threat.n_queries else None
     threat = (threat or Threat()).resolved(data.schema)
     if threat.goal is not None and not 0 <= threat.goal < len(target.classes):
-        raise InvalidThreat(f"goal {threat.goal} is not a class index; there are {len(target.classes)} classes")
+        raise InvalidThreat(
+            f"goal {threat.goal} is not a class index; there are {len(target.classes)} classes"
+        )
     return threat
 
 
@@ -268,19 +270,19 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
     x, y, person = data.holdout.x, data.holdout.y, data.holdout.person
     predicted = target.labels(x)
 
-    def row(quantity: str, interval: stats.Interval, values: np.ndarray | None) -> Measurement:
-        kept = values is not None and data.holdout.ids is not None
-        details = [per_record(quantity, data.holdout.ids, values, person)] if kept else []  # type: ignore[arg-type]
+    def row(quantity: str, interval: stats.Interval, *, of: np.ndarray | None = None) -> Measurement:
+        kept = of is not None and data.holdout.ids is not None
+        details = [per_record(quantity, data.holdout.ids, of, person)] if kept else []  # type: ignore[arg-type]
         return run.measured(quantity, interval, details)
 
     if target.task == "regression":
         gap = np.abs(predicted - y)
-        return [row("absolute_error", stats.mean(gap, clusters=person, level=run.level), gap)]
+        return [row("absolute_error", stats.mean(gap, clusters=person, level=run.level), of=gap)]
     hits = predicted == y
     train = target.labels(data.train.x) == data.train.y
     rows = [
-        row("accuracy", stats.proportion(hits, clusters=person, level=run.level), hits),
-        row("accuracy_train", stats.proportion(train, clusters=data.train.person, level=run.level), None),
+        row("accuracy", stats.proportion(hits, clusters=person, level=run.level), of=hits),
+        row("accuracy_train", stats.proportion(train, clusters=data.train.person, level=run.level)),
     ]
     if target.has(SCORES):
         scores = target.scores(x)
@@ -288,18 +290,26 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
             np.clip(scores[np.arange(len(y)), y], 1e-15, None)
         )  # clipped as scikit-learn's log_loss
         if len(y) > 1:
-            rows.append(row("log_loss", stats.mean(loss, clusters=person, level=run.level), loss))
+            rows.append(row("log_loss", stats.mean(loss, clusters=person, level=run.level), of=loss))
         if target.task == "binary" and 0 < y.sum() < len(y):
-            one, other = y == 1, y == 0
-            cluster = (
-                {}
-                if person is None
-                else {"positive_clusters": person[one], "negative_clusters": person[other]}
-            )
-            rows.append(
-                row("roc_auc", stats.auc(scores[one, 1], scores[other, 1], level=run.level, **cluster), None)
-            )
+            rows.append(_roc_auc(scores[:, 1], data.holdout, run))
     return [replace(item, seconds=time.perf_counter() - start) for item in rows]
+
+
+def _roc_auc(score: np.ndarray, split: Split, run: Run) -> Measurement:
+    sides = {"positives": split.y == 1, "negatives": split.y == 0}
+    one, other = sides.values()
+    owners = [None if split.person is None else split.person[side] for side in (one, other)]
+    area = stats.auc(
+        score[one], score[other], positive_clusters=owners[0], negative_clusters=owners[1], level=run.level
+    )
+    details = []
+    if split.ids is not None:
+        ids = split.ids
+        details = [
+            per_record(n, ids[at], score[at], p) for (n, at), p in zip(sides.items(), owners, strict=True)
+        ]
+    return run.measured("roc_auc", area, details)
 
 
 def not_measured(card: Card, reason: str, run: Run) -> Measurement:

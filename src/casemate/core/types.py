@@ -172,6 +172,15 @@ _FORMS: dict[str, type[Detail]] = {"curve": Curve, "per_record": PerRecord, "tab
 _NAMES = {form: name for name, form in _FORMS.items()}
 
 
+def _finite(value: Any) -> Any:
+    """Replace what JSON cannot hold by null, at any depth."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _tupled(value: Any) -> Any:
     return tuple(_tupled(item) for item in value) if isinstance(value, list) else value
 
@@ -234,7 +243,7 @@ class Measurement:
             raise InvalidData(f"{self.method} {self.quantity}: status {self.status} needs a reason")
 
     def __str__(self) -> str:
-        if self.status == "not_measured" or self.value is None:
+        if self.value is None or self.low is None or self.high is None:
             return f"{self.method} {self.quantity} {self.status.replace('_', ' ')}: {self.reason}"
         unit = f" {self.unit}" if self.unit else ""
         text = (
@@ -250,7 +259,9 @@ class Measurement:
             number = out[name]
             out[name] = None if number is None or not math.isfinite(number) else number
         out["threat"] = self.threat.to_dict() if self.threat else None
-        out["details"] = [{"form": _NAMES[type(detail)], **asdict(detail)} for detail in self.details]
+        out["details"] = [
+            {"form": _NAMES[type(detail)], **_finite(asdict(detail))} for detail in self.details
+        ]
         return out
 
     @classmethod
@@ -259,7 +270,8 @@ class Measurement:
         known = {f.name for f in fields(cls)}
         values = {key: value for key, value in raw.items() if key in known}
         if values.get("threat"):
-            values["threat"] = Threat(**values["threat"])
+            names = {f.name for f in fields(Threat)}
+            values["threat"] = Threat(**{key: v for key, v in values["threat"].items() if key in names})
         details = []
         for item in values.get("details", ()):
             form = _FORMS.get(item.get("form"))

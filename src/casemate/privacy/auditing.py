@@ -20,15 +20,13 @@ from casemate.core import stats
 from casemate.core.errors import InvalidData
 from casemate.core.harness import per_record
 from casemate.core.methods import Quantity
-from casemate.core.rng import generator
 from casemate.core.run import Run
 from casemate.core.stats import Interval
 from casemate.core.types import Curve, Detail, Measurement, Note, Table
-from casemate.privacy.shadow import Pool
+from casemate.privacy.blind import blind_baseline
+from casemate.privacy.pool import Pool
 
 RATES: tuple[tuple[float, str], ...] = ((0.01, "1pct"), (0.001, "0.1pct"))
-BLIND_LEVEL = 0.9999  # a blind baseline that stops an audit must be sure
-BLIND_ROWS = 2500  # a side: keeps the baseline below a tenth of a quick attack
 POWER = 0.8
 LOWER_BOUND = "A lower bound on what the model leaks: a stronger attack may find more."
 
@@ -38,12 +36,14 @@ _RATE_NAMES = {"1pct": ("1 %", "1%"), "0.1pct": ("0.1 %", "0.1%")}
 
 def _quantities() -> dict[str, Quantity]:
     listed = {}
+    # No null for false alarms (a tied score may cause none) nor for the blind baseline (it is not of the model).
     for prefix, en, zh in (("", "", ""), ("person_", ", people", "（按人）")):
-        listed[f"{prefix}auc"] = Quantity(worse="higher", en=_AUC["en"] + en, zh=_AUC["zh"] + zh)
-        for _, name in RATES:
+        listed[f"{prefix}auc"] = Quantity(worse="higher", null=0.5, en=_AUC["en"] + en, zh=_AUC["zh"] + zh)
+        for rate, name in RATES:
             rate_en, rate_zh = _RATE_NAMES[name]
             listed[f"{prefix}tpr_at_{name}_fpr"] = Quantity(
                 worse="higher",
+                null=rate,
                 unit="share",
                 en=f"members recognised at {rate_en} false alarms{en}",
                 zh=f"误报率 {rate_zh} 时被识别的成员比例{zh}",
@@ -326,50 +326,3 @@ def undetected(quantity: str, interval: Interval, null: float) -> str:
         f"Not detected by this attack at this power: {least} or more would have been found "
         f"with {100 * POWER:.0f} % probability."
     )
-
-
-def blind_baseline(pool: Pool, run: Run) -> tuple[Interval, Interval] | None:
-    """Try to tell members from non-members by x and y alone, without the model, on tables.
-
-    A boosted classifier on at most 2,500 rows a side, trained on half of the people and tested on the other half.
-    (Cross-fitting would test both ways, but under the null both ways measure the same accident twice.)
-    Returns the AUC's interval at the run's level and at 99.99 %; None with fewer than 4 people or records a side.
-    What it cannot see is a difference in distribution too weak for so many rows.
-    """
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from threadpoolctl import threadpool_limits
-
-    # One draw for every method of a report: they share the data, so they share the answer.
-    rng = generator(run.seed, "blind baseline")
-    chosen, halves = [], []
-    for side in (pool.member, ~pool.member):
-        rows = np.flatnonzero(side & pool.evaluated)
-        codes = np.unique(pool.unit[rows], return_inverse=True)[1].reshape(-1)
-        place = rng.permutation(int(codes.max()) + 1)  # a random order of the units
-        if len(place) < 4:
-            return None
-        taken = np.argsort(place[codes], kind="stable")[:BLIND_ROWS]
-        chosen.append(rows[taken])
-        halves.append(place[codes[taken]] % 2 == 0)
-    rows, learnt = np.concatenate(chosen), np.concatenate(halves)
-    features = np.column_stack([pool.x[rows], pool.y[rows]])
-    member, units = pool.member[rows], pool.unit[rows]
-    model = HistGradientBoostingClassifier(
-        max_iter=30, max_leaf_nodes=15, early_stopping=False, random_state=int(rng.integers(2**31))
-    )
-    with threadpool_limits(1):  # its threads cost more than they save on so few rows
-        model.fit(features[learnt], member[learnt])
-        guess = model.predict_proba(features[~learnt])[:, 1]
-    member, units = member[~learnt], units[~learnt]
-    single = len(np.unique(units)) == len(units)
-
-    def area(level: float) -> Interval:
-        return stats.auc(
-            guess[member],
-            guess[~member],
-            positive_clusters=None if single else units[member],
-            negative_clusters=None if single else units[~member],
-            level=level,
-        )
-
-    return area(run.level), area(BLIND_LEVEL)

@@ -25,6 +25,8 @@ from casemate.report.model import Report, lines_of_json, suffix_of, write_atomic
 Verdict = Literal["better", "worse", "none", "not_measured"]
 SCHEMA = "casemate-comparison/1"
 # The values in a report have six significant digits; ties made by that may move an AUC a little.
+# An area under the ROC carries its records on two sides, under one of these pairs of names.
+_AUC_SIDES = (("members", "nonmembers"), ("positives", "negatives"))
 _AUC_TOLERANCE = 1e-3
 _MEAN_TOLERANCE = 1e-5
 Pairs = dict[str, tuple[PerRecord, PerRecord]]  # name -> the values of the same records before and after
@@ -282,8 +284,8 @@ def _difference(before: Measurement | None, after: Measurement | None) -> tuple[
 
 def _paired(pairs: Pairs, level: float) -> tuple[Interval | None, tuple[float, float], float]:
     """Return the paired difference, both values as the records give them, and how far those may be rounded."""
-    if set(pairs) == {"members", "nonmembers"}:
-        members, others = pairs["members"], pairs["nonmembers"]
+    if tuple(pairs) in _AUC_SIDES:
+        members, others = pairs.values()
         made = stats.paired_auc(
             members[0].values,
             others[0].values,

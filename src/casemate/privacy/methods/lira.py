@@ -20,7 +20,7 @@ towards s0^2, the pooled *within-example* residual variance, as strongly as ``va
 (BaVarIA, arXiv:2603.11799). nu0 = inf is LiRA's fixed variance with Gaussian densities, nu0 = 0 a variance
 of each record's own. A person's score is the sum over their rows.
 
-**Why nu0 = 4.** Measured with 0, 4, 16 and inf over leave-out targets (bench/lira_reference.py): digits forest
+**Why nu0 = 4.** Measured with 0, 4, 16 and inf over leave-out targets: digits forest
 with 62 references TPR at 0.1 % 36, 35, 30 and 9 %; RAND HIE forest, people, 16 references, TPR at 1 % 91, 94, 94
 and 90 %; digits network with 126 references TPR at 1 % 6.3, 6.3, 6.4 and 6.0 %.
 
@@ -60,10 +60,10 @@ class Moments:
     mean: np.ndarray
     squares: np.ndarray
 
-    def pooled(self) -> float:
-        """Return the within-example variance over all records; NaN where every record was seen once."""
+    def pooled(self, otherwise: float) -> float:
+        """Return the within-example variance over all records, or ``otherwise`` where each was seen once at most."""
         free = np.maximum(self.count - 1, 0).sum()
-        return float(self.squares.sum() / free) if free > 0 else math.nan
+        return float(self.squares.sum() / free) if free > 0 else otherwise
 
 
 def log_density(phi: np.ndarray, seen: Moments, pooled: float, prior: float) -> np.ndarray:
@@ -113,11 +113,8 @@ class BlockSums:
         """Return the moments over all blocks, or over all but one."""
         count, total, square = self.count.sum(axis=0), self.sum.sum(axis=0), self.square.sum(axis=0)
         if without is not None:
-            count, total, square = (
-                count - self.count[without],
-                total - self.sum[without],
-                square - self.square[without],
-            )
+            count = count - self.count[without]
+            total, square = total - self.sum[without], square - self.square[without]
         shift = total / np.maximum(count, 1)
         return Moments(count, self.centre + shift, np.maximum(square - total * shift, 0.0))
 
@@ -125,22 +122,17 @@ class BlockSums:
 def score_bank(bank: ShadowBank, variance_prior: float) -> tuple[np.ndarray, np.ndarray]:
     """Score the target (n,) and every shadow as a target (K, n), each shadow by the blocks it is not in."""
     block = bank.in_rate.denominator
-    sums = [
-        BlockSums(bank.phi, mask & bank.usable, block) for mask in (bank.inside, ~bank.inside)
-    ]  # inside, outside
-    every = [part.moments() for part in sums]
-    whole = (every[0].pooled(), every[1].pooled())
-    target = log_ratio(bank.target_phi, every[0], every[1], whole, variance_prior)
+    sums = [BlockSums(bank.phi, mask & bank.usable, block) for mask in (bank.inside, ~bank.inside)]
+    inside, outside = (part.moments() for part in sums)
+    whole = inside.pooled(1.0), outside.pooled(1.0)
+    target = log_ratio(bank.target_phi, inside, outside, whole, variance_prior)
     shadows = np.empty_like(bank.phi)
     for index in range(bank.n_shadows // block):
-        rest = [part.moments(without=index) for part in sums]
-        # One shadow a side left: no residual to pool, so the whole bank's spread stands in.
-        pooled = tuple(
-            spread if math.isfinite(spread := part.pooled()) else wider
-            for part, wider in zip(rest, whole, strict=True)
-        )
+        inside, outside = (part.moments(without=index) for part in sums)
+        # With one shadow a side left there is no residual to pool: the whole bank's spread stands in.
+        pooled = inside.pooled(whole[0]), outside.pooled(whole[1])
         for k in range(index * block, (index + 1) * block):
-            shadows[k] = log_ratio(bank.phi[k], rest[0], rest[1], (pooled[0], pooled[1]), variance_prior)
+            shadows[k] = log_ratio(bank.phi[k], inside, outside, pooled, variance_prior)
     return target, shadows
 
 

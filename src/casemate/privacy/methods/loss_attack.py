@@ -28,7 +28,8 @@ from casemate.core.methods import method
 from casemate.core.run import Run
 from casemate.core.types import LOGITS, SCORES, Measurement, Target
 from casemate.privacy import auditing
-from casemate.privacy.shadow import confidence, gather
+from casemate.privacy.confidence import confidence
+from casemate.privacy.pool import gather
 
 _LEAST_PROBABILITY = 1e-300  # log 0 would be minus infinity, which no report can hold
 

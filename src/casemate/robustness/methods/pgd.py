@@ -331,10 +331,10 @@ class _Search:
                 moved = torch.add(point, towards, alpha=self.step)
             else:
                 moved = torch.addcmul(point, cage.unit, towards, value=self.step)
-            return torch.clamp(moved, cage.low, cage.high)
+            return moved.clamp_(cage.low, cage.high)
         if cage.unit is None:
-            shift = torch.add(point - cage.x, steepest(gradient, reach.norm), alpha=self.step)
-            return torch.clamp(cage.x + project(shift, reach.radius, reach.norm), cage.low, cage.high)
+            shift = (point - cage.x).add_(steepest(gradient, reach.norm), alpha=self.step)
+            return project(shift, reach.radius, reach.norm).add_(cage.x).clamp_(cage.low, cage.high)
         shift = torch.nan_to_num((point - cage.x) / (cage.unit + (cage.unit == 0)))  # holes: 0
-        shift = torch.add(shift, steepest(gradient * cage.unit, reach.norm), alpha=self.step)
+        shift.add_(steepest(gradient * cage.unit, reach.norm), alpha=self.step)
         return torch.clamp(cage.x + project(shift, reach.radius, reach.norm) * cage.unit, cage.low, cage.high)
