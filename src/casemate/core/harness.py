@@ -39,6 +39,7 @@ EVASION = {
     ),
     "invalid_examples": Quantity(
         worse="higher",
+        headline=False,
         unit="share",
         en="attack results outside the threat or the schema",
         zh="不符合威胁或约束的样本",
@@ -62,7 +63,7 @@ UTILITY = Card(
     quantities={
         "accuracy": Quantity(worse="lower", unit="share", en="accuracy, held out", zh="准确率（留出数据）"),
         "accuracy_train": Quantity(
-            worse="lower", unit="share", en="accuracy, training data", zh="准确率（训练数据）"
+            worse="lower", headline=False, unit="share", en="accuracy, training data", zh="准确率（训练数据）"
         ),
         "roc_auc": Quantity(worse="lower", en="ROC AUC, held out", zh="ROC AUC（留出数据）"),
         "log_loss": Quantity(worse="higher", unit="nats", en="log loss, held out", zh="对数损失（留出数据）"),

@@ -24,7 +24,8 @@ R = TypeVar("R")
 class Quantity:
     """A number that a method reports: which direction is bad, its unit, and its name in both languages.
 
-    ``null`` is its value when there is nothing to find; the contract suite checks that the method says so.
+    ``null`` is its value when there is nothing to find; the contract suite checks that the method says so. What is
+    not a ``headline`` (a control, a diagnosis) gives way on the terminal, where 25 lines must do.
     """
 
     worse: Worse
@@ -32,6 +33,7 @@ class Quantity:
     zh: str
     unit: str = ""
     null: float | None = None
+    headline: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,12 +50,14 @@ def _quantities() -> dict[str, Quantity]:
             )
             listed[f"{prefix}fpr_at_{name}"] = Quantity(
                 worse="higher",
+                headline=False,
                 unit="share",
                 en=f"false alarms caused at the {rate_en} threshold{en}",
                 zh=f"{rate_zh} 阈值下的实际误报率{zh}",
             )
     listed["blind_auc"] = Quantity(
         worse="higher",
+        headline=False,
         en="AUC of telling the two parts apart without the model",
         zh="不用模型区分两部分数据的 AUC",
     )

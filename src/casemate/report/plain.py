@@ -32,6 +32,8 @@ def text(report: Report, lang: str = "en", *, lines: int = LINES) -> str:
     tail += _missing(report, lang)
     tail += [f"{say['page.caveats']}: {item}" for item in report.target.get("caveats", ())[:2]]
     room = lines - len(_head(report, lang)) - len(tail) - 1
+    if len(measured) > room:  # controls give way to answers
+        measured = [m for m in measured if words.headline(m)] + [m for m in measured if not words.headline(m)]
     rows = _aligned((_cells(m, lang) for m in measured), room, lang)
     last = joined([s.short for s in verdict.sentences(report)], "text.semicolon")[lang]
     closing = say["text.closing"].format(verdict=last, gates=say["gate.none_set"])

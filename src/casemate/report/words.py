@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import math
-import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -13,7 +12,7 @@ from typing import Any
 from casemate.core import methods
 from casemate.core.errors import InvalidData
 from casemate.core.harness import UTILITY, quantities
-from casemate.core.methods import Card
+from casemate.core.methods import Card, Quantity
 from casemate.core.types import Measurement, Threat
 from casemate.report.catalogue import Both, as_is, both, joined
 
@@ -22,9 +21,6 @@ _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
 _THREAT = frozenset(f.name for f in fields(Threat))
 _CARD_LANGUAGE = {"en": "en", "zh-CN": "zh"}
-# Rates at a false-positive rate: guessing reaches that rate itself. Areas under a ROC curve: a half.
-_RATE = re.compile(r"(?:^|_)tpr_at_(\d+(?:\.\d+)?)pct_fpr(?:_|$)")
-_AREA = re.compile(r"(?:^|_)auc(?:_|$)")
 
 
 def visible(text: str, limit: int = 2000) -> str:
@@ -113,15 +109,21 @@ def quantity_title(method: str, quantity: str) -> Both:
 
 
 def null_of(m: Measurement) -> float | None:
-    """Return what guessing gives, for the quantities of privacy attacks where that is known.
+    """Return what guessing gives, for the quantities of privacy attacks whose card says so."""
+    known = quantity_of(m)
+    return known.null if known is not None and m.property == "privacy" else None
 
-    A ``blind_`` quantity is no attack: it is what can be told without the model.
-    """
-    if m.property != "privacy" or m.quantity.startswith("blind_"):
-        return None
-    if found := _RATE.search(m.quantity):
-        return float(found[1]) / 100
-    return 0.5 if _AREA.search(m.quantity) else None
+
+def headline(m: Measurement) -> bool:
+    """Tell whether a row is an answer rather than a control; what this version does not know counts as one."""
+    known = quantity_of(m)
+    return known is None or known.headline
+
+
+def quantity_of(m: Measurement) -> Quantity | None:
+    """Return the quantity as its method's card describes it."""
+    card = card_of(m.method)
+    return quantities(card).get(m.quantity) if card else None
 
 
 def attacker(m: Measurement, capabilities: Sequence[str]) -> Both:

@@ -161,17 +161,17 @@ def random_start(
     True
     """
     cells = math.prod(shape)
-    mask = np.ones((1, *shape), bool) if free is None else np.broadcast_to(free, (len(ids), *shape))
+    draws = uniforms(ids, cells + 1, seed)
+    inside = draws[:, :cells].reshape(-1, *shape)
+    mask = np.ones((len(ids), *shape), bool) if free is None else np.broadcast_to(free, inside.shape)
     if norm == "linf":
-        inside = uniforms(ids, cells, seed).reshape(-1, *shape)
         return np.where(mask, (2 * inside - 1) * radius, 0.0)
+    from scipy.special import ndtri
+
     # A Gaussian direction, and a radius whose power d is uniform (d: number of free cells).
-    half = (cells + 1) // 2
-    draws = uniforms(ids, 2 * half + 1, seed)
-    size, angle = np.sqrt(-2 * np.log(draws[:, :half])), 2 * np.pi * draws[:, half:-1]  # Box and Muller 1958
-    normal = np.concatenate([size * np.cos(angle), size * np.sin(angle)], axis=1)[:, :cells]
-    direction = steepest(np.where(mask, normal.reshape(-1, *shape), 0.0), "l2")
-    length = radius * draws[:, -1] ** (1.0 / np.maximum(1, _flat(mask).sum(1)))  # (n,)
+    direction = steepest(np.where(mask, ndtri(inside), 0.0), "l2")
+    n_free = np.maximum(1, _flat(mask).sum(1))  # (n,)
+    length = radius * draws[:, cells] ** (1.0 / n_free)
     out: np.ndarray = direction * length.reshape(-1, *[1] * len(shape))
     return out
 
