@@ -188,6 +188,10 @@ def _evasion(
     """Attack a fixed draw of held-out points; trust nothing that comes back: re-check it through the target."""
     limit = min(len(data.holdout), N_POINTS[run.effort])
     points = np.sort(rng.generator(run.seed, "evasion points").permutation(len(data.holdout))[:limit])
+    if run.threat is not None and run.threat.goal is not None:  # who is in the goal already needs no attack
+        points = points[data.holdout.y[points] != run.threat.goal]
+        if not len(points):
+            raise InvalidThreat(f"every point attacked already is of the goal class {run.threat.goal}")
     few = data.with_holdout(points)
     x, y = few.holdout.x, few.holdout.y
     threat = run.threat
@@ -221,6 +225,7 @@ def _evasion(
             ),
         ),
         Note(text="Found by this attack only: the true accuracy under any such change may be lower."),
+        *(Note(text=text) for text in run.notes),
     ]
     if few.holdout.ids is not None:
         details.append(per_record("held", few.holdout.ids, held, person))

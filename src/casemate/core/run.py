@@ -42,6 +42,7 @@ class Run:
     progress: Progress | None = None
     counter: Counter = field(default_factory=Counter)
     used: dict[str, Any] = field(default_factory=dict)  # parameters as they were in the end, for the report
+    notes: list[str] = field(default_factory=list)  # what a reader of an evasion's numbers must know
 
     def rng(self, *path: str | int) -> np.random.Generator:
         """Return the generator of this method at ``path``."""

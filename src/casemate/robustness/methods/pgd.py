@@ -23,7 +23,7 @@ count as found.
 Cost: ``restarts x steps`` gradients a point that holds, fewer for one that breaks.
 
 Pitfalls: a quantised, random or dead (ReLU) model hides its gradient, and this attack then fails without the
-model being robust; zero and NaN gradients are counted and logged (logger ``casemate``). Large logits alone hide
+model being robust; zero and NaN gradients are counted and noted in the report. Large logits alone hide
 nothing here: only the direction of the gradient is used, and it is computed without a softmax that rounds to one.
 On models trained to resist, PGD with 40 steps can overstate accuracy by several points. Under l2 with bounds the
 projection is feasible but not the nearest point. Draws are keyed by the content of a row: order and batch size do
@@ -32,7 +32,6 @@ not change them, though a different batch may round a gradient's sign the other 
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from dataclasses import dataclass, fields
@@ -58,7 +57,6 @@ from casemate.robustness.geometry import (
 )
 
 torch = lazy("torch")
-logger = logging.getLogger("casemate")
 
 MAX_ROWS = 1024  # points in one batch,
 MAX_CELLS = 2**21  # and input cells: a deep network keeps some fifty times as many activations
@@ -153,10 +151,9 @@ def pgd(
             out[rows] = reach.settle(search.worst(reach, data.holdout.y[rows], restarts), x.dtype)
             run.report("points", min(first + size, len(x)), len(x))
     if any(search.blind.values()):
-        logger.warning(
-            "pgd: the gradient was zero at %d starts and NaN at %d points; the attack is blind there",
-            search.blind["zero"],
-            search.blind["nan"],
+        run.notes.append(
+            f"The gradient was zero at {search.blind['zero']} starts and NaN at {search.blind['nan']} points: "
+            "there the attack is blind, and holding means nothing."
         )
     return out
 
