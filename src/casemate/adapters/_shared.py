@@ -10,7 +10,7 @@ import numpy as np
 
 from casemate.core.errors import InvalidData
 from casemate.core.schema import Schema
-from casemate.core.types import _plain, _short
+from casemate.core.types import plain_label, shortened
 
 
 def n_rows(x: Any, schema: Schema | None) -> int:
@@ -45,7 +45,7 @@ def probabilities(raw: Any, n: int, n_classes: int, what: str) -> np.ndarray:
         first = int(np.flatnonzero(bad)[0])
         raise InvalidData(
             f"{what} returned rows that are no probabilities ({int(bad.sum())} of {n}; row {first} is "
-            f"{_short(scores[first].round(6))}); rows must be finite, >= 0 and sum to one"
+            f"{shortened(scores[first].round(6))}); rows must be finite, >= 0 and sum to one"
         )
     scores = np.maximum(scores, 0.0)
     off = np.abs(sums - 1) > 1e-12
@@ -59,15 +59,15 @@ def class_indices(labels: Any, n: int, classes: tuple[Any, ...], what: str) -> n
         found = found[:, 0]
     if found.shape != (n,):
         raise InvalidData(f"{what} returned shape {found.shape} for {n} rows; it must return one label a row")
-    known = {_plain(label): index for index, label in enumerate(classes)}
+    known = {plain_label(label): index for index, label in enumerate(classes)}
     try:
         if found.dtype == object:
-            return np.array([known[_plain(label)] for label in found.tolist()], np.int64)
+            return np.array([known[plain_label(label)] for label in found.tolist()], np.int64)
         values, inverse = np.unique(found, return_inverse=True)
-        return np.array([known[_plain(value)] for value in values.tolist()], np.int64)[inverse]
+        return np.array([known[plain_label(value)] for value in values.tolist()], np.int64)[inverse]
     except KeyError as error:
         raise InvalidData(
-            f"{what} returned the label {error.args[0]!r}, which is not among the classes {_short(classes)}"
+            f"{what} returned the label {error.args[0]!r}, which is not among the classes {shortened(classes)}"
         ) from None
 
 
@@ -85,9 +85,9 @@ def real_values(raw: Any, n: int, what: str) -> np.ndarray:
 
 def plain_classes(classes: Sequence[Any] | None) -> tuple[Any, ...]:
     """Return the user's ``classes=`` as plain values; each may stand there once."""
-    plain = tuple(_plain(label) for label in classes) if classes is not None else ()
+    plain = tuple(plain_label(label) for label in classes) if classes is not None else ()
     if classes is not None and (len(plain) < 2 or len(set(plain)) < len(plain)):
-        raise InvalidData(f"classes= needs two or more different labels; got {_short(plain)}")
+        raise InvalidData(f"classes= needs two or more different labels; got {shortened(plain)}")
     return plain
 
 

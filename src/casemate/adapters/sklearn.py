@@ -18,7 +18,7 @@ from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.extras import installed, needs
 from casemate.core.schema import is_frame
-from casemate.core.types import LABELS, LOGITS, REFIT, SCORES, Capability, Recipe, Target, Task, _plain
+from casemate.core.types import LABELS, LOGITS, REFIT, SCORES, Capability, Recipe, Target, Task, plain_label
 from casemate.training.isolation import seeded, user_code
 
 ADVICE = "give it data of the columns and types it was trained on"
@@ -64,7 +64,7 @@ class SklearnTarget(Target):
             return None
         if isinstance(found, list) or np.ndim(found) != 1:
             raise InvalidData("the model predicts several outputs a row; wrap one estimator for each")
-        return tuple(_plain(label) for label in found)
+        return tuple(plain_label(label) for label in found)
 
     def digest(self) -> str:
         """Return the blake2b digest of the estimator's pickle, written without identities and padding."""

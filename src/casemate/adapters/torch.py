@@ -28,7 +28,7 @@ from casemate.core.types import (
     Recipe,
     Target,
     Task,
-    _short,
+    shortened,
 )
 from casemate.training import loop, modules
 from casemate.training.isolation import user_code
@@ -172,7 +172,7 @@ class TorchTarget(Target):
             seen = data.labels_seen()
             if not all(isinstance(label, int) and 0 <= label < n_classes for label in seen):
                 raise InvalidData(
-                    f"the module has {n_classes} outputs but the labels are {_short(seen)}; "
+                    f"the module has {n_classes} outputs but the labels are {shortened(seen)}; "
                     "wrap(model, classes=[...]) with the label of each output in order"
                 )
             classes = tuple(range(n_classes))

@@ -12,7 +12,7 @@ import numpy as np
 
 from casemate.core.errors import InvalidData
 from casemate.core.schema import Schema, is_frame, is_text
-from casemate.core.types import Task, _plain
+from casemate.core.types import Task, plain_label
 
 
 @dataclass(frozen=True)
@@ -151,7 +151,9 @@ class Dataset:
     def labels_seen(self) -> tuple[Any, ...]:
         """Return the distinct labels of train and holdout, sorted."""
         seen = {
-            _plain(label) for split in (self.train, self.holdout) for label in np.unique(split.y).tolist()
+            plain_label(label)
+            for split in (self.train, self.holdout)
+            for label in np.unique(split.y).tolist()
         }
         return tuple(sorted(seen, key=lambda label: (type(label).__name__, label)))
 
@@ -169,7 +171,7 @@ class Dataset:
             # unique first: one dictionary look-up a class, not a row
             values, inverse = np.unique(split.y, return_inverse=True)
             try:
-                index = np.array([known[_plain(value)] for value in values.tolist()], np.int64)
+                index = np.array([known[plain_label(value)] for value in values.tolist()], np.int64)
             except KeyError as error:
                 raise InvalidData(f"label {error.args[0]!r} is unknown to the model") from None
             return replace(split, y=index[inverse].reshape(-1))
@@ -254,7 +256,7 @@ def _codes(owners: list[Any]) -> list[np.ndarray | None]:
     book: dict[Any, int] = {}
     coded: list[np.ndarray | None] = []
     for owner in owners:
-        values = [_plain(value) for value in np.asarray(owner, dtype=object).tolist()]
+        values = [plain_label(value) for value in np.asarray(owner, dtype=object).tolist()]
         if any(value is None or value != value for value in values):
             raise InvalidData("person contains missing values; give every row an owner")
         coded.append(np.array([book.setdefault(value, len(book)) for value in values], np.int64))

@@ -407,31 +407,36 @@ class Target(ABC):
         if task == "regression":
             return replace(self, task=task, input=data.schema.input, schema=data.schema), data.as_regression()
         classes = self.classes or self.native_classes() or data.labels_seen()
-        known = {_plain(label): index for index, label in enumerate(classes)}
-        if unknown := [label for label in data.labels_seen() if _plain(label) not in known]:
+        known = {plain_label(label): index for index, label in enumerate(classes)}
+        if unknown := [label for label in data.labels_seen() if plain_label(label) not in known]:
             raise InvalidData(
-                f"labels {_short(unknown)} in the data are unknown to the model, which has {_short(classes)}; "
+                f"labels {shortened(unknown)} in the data are unknown to the model, which has {shortened(classes)}; "
                 "pass the label column the model was trained on, or wrap(model, classes=[...])"
             )
         if len(classes) < 2:
             raise InvalidData(
-                f"the data has one class only ({_short(classes)}); a classifier needs at least two in train"
+                f"the data has one class only ({shortened(classes)}); a classifier needs at least two in train"
             )
         task = "binary" if len(classes) == 2 else "multiclass"
         bound = replace(
-            self, task=task, input=data.schema.input, schema=data.schema, classes=tuple(map(_plain, classes))
+            self,
+            task=task,
+            input=data.schema.input,
+            schema=data.schema,
+            classes=tuple(map(plain_label, classes)),
         )
         return bound, data.with_classes(bound.classes, known)
 
 
-def _plain(label: Any) -> Any:
+def plain_label(label: Any) -> Any:
     """Turn numpy scalars and integral floats into plain Python values, so that 1, 1.0 and np.int64(1) agree."""
     value = label.item() if isinstance(label, np.generic) else label
     return int(value) if isinstance(value, (bool, float)) and float(value).is_integer() else value
 
 
-def _short(values: Sequence[Any]) -> str:
-    shown = ", ".join(repr(_plain(value)) for value in values[:5])
+def shortened(values: Sequence[Any]) -> str:
+    """Return the first five values as text for a message."""
+    shown = ", ".join(repr(plain_label(value)) for value in values[:5])
     return f"[{shown}{', ...' if len(values) > 5 else ''}]"
 
 
