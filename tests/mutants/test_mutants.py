@@ -12,26 +12,58 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
-MUTANTS = tomllib.loads((Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8"))["mutant"]
+MUTANTS: list[dict[str, str]] = tomllib.loads(
+    (Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8")
+)["mutant"]
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mutant", MUTANTS, ids=[mutant["name"] for mutant in MUTANTS])
+def title(mutant: dict[str, str]) -> str:
+    """Name a mutant with its file, so that `-k` finds the mutants of a package as it finds its tests."""
+    return f"{mutant['file']} {mutant['name']}"
+
+
+def ordinary(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run fast tests on the source in ``folder``; the time limit of a test is wide: a busy machine is no bug found."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(folder / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "CASEMATE_TEST_TIMEOUT": "120",
+    }
+    env.pop("CI", None)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not soak"]
+    return subprocess.run([*command, *tests], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def copied(folder: Path) -> Path:
+    shutil.copytree(ROOT / "src", folder / "src", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder / "src" / "casemate"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=title)
 def test_the_ordinary_tests_catch_it(mutant: dict[str, str], tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "src", tmp_path / "src", ignore=shutil.ignore_patterns("__pycache__"))
-    path = tmp_path / "src" / "casemate" / mutant["file"]
+    path = copied(tmp_path) / mutant["file"]
     source = path.read_text(encoding="utf-8")
     assert source.count(mutant["old"]) == 1, "the text to replace must stand exactly once"
-    path.write_text(source.replace(mutant["old"], mutant["new"]), encoding="utf-8")
-    env = {**os.environ, "PYTHONPATH": str(tmp_path / "src"), "PYTHONDONTWRITEBYTECODE": "1"}
-    env.pop("CI", None)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *mutant["tests"].split()],
-        cwd=ROOT,
-        env=env,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 1, f"{mutant['name']} survived:\n{done.stdout[-2000:]}"
+    changed = source.replace(mutant["old"], mutant["new"])
+    compile(changed, mutant["file"], "exec")  # a mutant that cannot run shows nothing
+    path.write_text(changed, encoding="utf-8")
+    done = ordinary(tmp_path, mutant["tests"].split())
+    assert done.returncode != 0, f"{mutant['name']} survived:\n{done.stdout[-2000:]}"
+    assert done.returncode == 1, f"{mutant['name']}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+
+
+def test_without_a_bug_the_same_tests_pass(tmp_path: Path) -> None:
+    """Else a mutant would be caught by a test that fails anyway."""
+    copied(tmp_path)
+    tests = dict.fromkeys(name for mutant in MUTANTS for name in mutant["tests"].split())
+    done = ordinary(tmp_path, list(tests))
+    assert done.returncode == 0, done.stdout[-2000:]
+
+
+def test_there_are_enough_and_no_two_are_the_same() -> None:
+    edits = {(mutant["file"], mutant["old"], mutant["new"]) for mutant in MUTANTS}
+    assert len(edits) == len({title(mutant) for mutant in MUTANTS}) == len(MUTANTS) >= 25

@@ -46,7 +46,7 @@ def test_scikit_learn_agrees_within_the_noise_of_the_draws(
         fitted = RandomForestClassifier(5, min_samples_leaf=5, random_state=0).fit(x[:300], y[:300])
     monkeypatch.setattr(module, "N_BLOCKS", 20)
     data = cm.Dataset(train=(x[:300], y[:300]), holdout=(x[300:], y[300:]))
-    ours = explain(cm.wrap(fitted), data, repeats=30).values[0, :, 0]
+    ours = explain(cm.wrap(fitted), data, repeats=30, loss="log").values[0, :, 0]
     theirs = sklearn_importance(
         fitted, x[300:], y[300:], scoring="neg_log_loss", n_repeats=30, random_state=0
     )

@@ -5,8 +5,9 @@ What it measures: how much the model's loss on held-out rows rises when one colu
 that is, how much *this model* leans on the column. It says nothing about causes, and nothing about the importance
 a refitted model would give to it.
 
-What it needs: predictions only. Loss: log loss where the target gives scores, else the share of errors; for
-regression the squared error, or ``loss="absolute"``.
+What it needs: predictions only. Loss: the Brier score (squared distance of the scores from the outcome, 0 to 2)
+where the target gives scores, else the share of errors; ``loss="log"`` for log loss. For regression the squared
+error, or ``loss="absolute"``.
 
 Formula: ``I_j = mean over repeats and rows i of  loss(x_i with column j of row d(i)) - loss(x_i)``, where d is in
 every repeat a random ring through the rows, so that each ordered pair of different rows is equally likely and
@@ -24,8 +25,8 @@ Cost: ``features x repeats`` predictions a row, in calls of at most 2**22 cells.
 
 Pitfalls: permuting a column that goes with another makes rows that do not exist, and the model's answer there is
 extrapolation: importance may be too high, or shared and thus low for both. The measured row names the pair most
-alike. Log loss is clipped at 1e-15, so one confident error weighs 34.5 nats: a forest with pure leaves gets wide
-intervals. Picking the strongest of many columns is optimistic: its interval is for that column, not for the
+alike. Log loss is clipped at 1e-15, so one confident error weighs 34.5 nats and a forest with pure leaves gets wide
+intervals: that is why the bounded Brier score is the default. Picking the strongest of many columns is optimistic: its interval is for that column, not for the
 maximum.
 """
 
@@ -48,7 +49,7 @@ from casemate.core.types import LABELS, SCORES, Explanation, Measurement, Note, 
 
 MAX_CELLS = 2**22  # one predict call
 N_BLOCKS = 400  # people are redrawn in blocks: enough for an interval, and the cost stays fixed
-Loss = Literal["log", "error", "squared", "absolute"]
+Loss = Literal["brier", "log", "error", "squared", "absolute"]
 
 
 @method(
@@ -88,7 +89,7 @@ def permutation_importance(
         data: its held-out rows are used.
         repeats: permutations a column.
         max_rows: rows used; more are drawn by the seed.
-        loss: None for log loss (with scores), error (labels only) or squared error (regression).
+        loss: None for "brier" (with scores), "error" (labels only) or "squared" (regression); or "log", "absolute".
         run: given by the harness.
 
     Returns:
@@ -122,7 +123,7 @@ def permutation_importance(
 
     n = len(rows.y)
     importances, errors = np.zeros(len(features)), np.zeros(len(features))
-    shares = np.zeros((n, len(features)))  # linearised: receiver + donor - importance
+    shares = np.zeros((n, len(features)))  # linearised: receiver + donor - importance in that half
     z = _z(run.level)
     for j, columns in enumerate(features):
         donors = np.stack(
@@ -134,7 +135,9 @@ def permutation_importance(
         given = np.zeros(n)
         for change, donor in zip(changes, donors, strict=True):
             given[donor] += change
-        shares[:, j] = changes.mean(0) + given / repeats - interval.value
+        # each half by itself: taking off the importance of both would tie the halves to each other
+        own = np.array([changes[:, rows.half == side].mean() for side in (0, 1)])
+        shares[:, j] = changes.mean(0) + given / repeats - own[rows.half]
         run.report("columns", j + 1, len(features))
     return Explanation(
         values=importances[None, :, None],
@@ -206,8 +209,8 @@ def _together(group: tuple[str, ...]) -> str:
 def _loss(target: Target, loss: Loss | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:
     """Return the loss of each row (n,) as a function of inputs and labels."""
     regression = target.task == "regression"
-    chosen = loss or ("squared" if regression else "log" if target.has(SCORES) else "error")
-    fitting = ("squared", "absolute") if regression else ("log", "error")
+    chosen = loss or ("squared" if regression else "brier" if target.has(SCORES) else "error")
+    fitting = ("squared", "absolute") if regression else ("brier", "log", "error")
     if chosen not in fitting:
         known_losses = " or ".join(map(repr, fitting))
         raise InvalidData(f"loss {chosen!r} does not fit task {target.task!r}; use {known_losses}")
@@ -215,7 +218,13 @@ def _loss(target: Target, loss: Loss | None) -> Callable[[np.ndarray, np.ndarray
     def log(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return -np.log(np.clip(target.scores(x)[np.arange(len(y)), y], 1e-15, None))
 
+    def brier(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        scores = target.scores(x)  # (n, classes)
+        # sum_c (p_c - [c = y])^2 = sum_c p_c^2 + 1 - 2 p_y
+        return np.asarray(np.square(scores).sum(1) + 1.0 - 2.0 * scores[np.arange(len(y)), y])
+
     known: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]] = {
+        "brier": brier,
         "log": log,
         "error": lambda x, y: (target.labels(x) != y).astype(np.float64),
         "squared": lambda x, y: np.square(target.labels(x) - y),
