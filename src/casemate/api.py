@@ -182,7 +182,7 @@ def audit(
     seed = _whole("seed", seed)
     earlier = Report.load(like) if isinstance(like, (str, Path)) else like
     if earlier is not None:
-        seed, effort = earlier.seed, earlier.effort  # type: ignore[assignment]  # validated when it was made
+        seed, effort = _whole("seed of like=", earlier.seed), earlier.effort  # type: ignore[assignment]  # validated when it was made
         threat = threat or (Threat(**earlier.threat) if earlier.threat else None)
     chosen = _chosen(methods, earlier)
     for item, params in chosen:
@@ -324,6 +324,9 @@ def _chosen(
         specs = [Spec(item["name"]) for item in earlier.methods]
     else:
         return [(item, {}) for item in every() if item.card.kind != "defence"]
+    names = [spec.name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidData(f"{twice[0]} is named twice; a report holds one run of each method")
     used = {item["name"]: item["params"] for item in earlier.methods} if earlier is not None else {}
     chosen = []
     for spec in specs:

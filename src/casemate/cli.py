@@ -60,7 +60,7 @@ Methods = Annotated[
     list[str] | None,
     typer.Option(
         metavar="LIST",
-        help="Methods, with parameters: lira:n_shadows=32,pgd:n_steps=40. Naming one makes it required.",
+        help="Methods, with parameters: lira:n_shadows=32,pgd:steps=40. Naming one makes it required.",
     ),
 ]
 ThreatText = Annotated[
@@ -293,7 +293,7 @@ def doctor(
 
 
 def read_methods(texts: Sequence[str] | None) -> list[Spec] | None:
-    """Read ``lira:n_shadows=32,pgd:n_steps=40,restarts=2,blind``.
+    """Read ``lira:n_shadows=32,pgd:steps=40,restarts=2``.
 
     Commas separate. A piece that has ``=`` before any ``:`` is a further parameter of the method before it; any
     other piece begins a method. Values are whole numbers, numbers, true, false, none or text.
@@ -511,9 +511,16 @@ class _ReaderGone(Exception):
 
 
 def _emit(text: str) -> None:
-    try:
+    with _heard():
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+@contextlib.contextmanager
+def _heard() -> Iterator[None]:
+    """Turn a standard output that cannot be written into our errors."""
+    try:
+        yield
     except OSError as error:
         with contextlib.suppress(
             OSError, ValueError
@@ -536,10 +543,13 @@ def _one_line(error: object) -> str:
 
 def run(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on stderr."""
-    argv = list(argv)
+    argv = list(argv) or ["--help"]
+    # help is written by typer itself; elsewhere an OSError need not be about standard output
+    reading = _heard() if {"-h", "--help"} & set(argv) else contextlib.nullcontext()
     verbose = bool({"-v", "--verbose"} & set(argv))
     try:
-        code = app(args=argv, prog_name="casemate", standalone_mode=False, obj=tuple(argv))
+        with reading:
+            code = app(args=argv, prog_name="casemate", standalone_mode=False, obj=tuple(argv))
     except _ReaderGone:
         return BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):
@@ -547,9 +557,6 @@ def run(argv: Sequence[str]) -> int:
     except SystemExit as error:
         return _fail(f"error: MODEL's own code ended the program (SystemExit: {_one_line(error)})", 2)
     except _ClickError as error:
-        if type(error).__name__ == "NoArgsIsHelpError":
-            print(error.format_message())
-            return 0
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "casemate"
         return _fail(f"error: {_one_line(error.format_message())} (see {path} --help)", 2)
@@ -581,6 +588,11 @@ def _traceback() -> None:
 
 def main() -> None:
     """Run as a program. Whatever else prints to file descriptor 1, workers too, lands on stderr."""
+    if sys.stderr is None:  # closed: what would be said there is lost, and must not land in a file of ours
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        sys.stderr = os.fdopen(2, "w", closefd=False)
+    if sys.stdout is None:
+        sys.exit(_fail("error: standard output is closed, and it is where the result goes", 2))
     kept = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False)

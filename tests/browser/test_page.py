@@ -30,7 +30,12 @@ FLAGS = (
     "--disable-background-networking --disable-component-update --remote-debugging-pipe about:blank"
 ).split()
 # The pipe is file descriptors 3 (to the browser) and 4 (from it).
-LAUNCH = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.dup2(int(sys.argv[2]), 4); os.execv(sys.argv[3], sys.argv[3:])"
+LAUNCH = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.dup2(int(sys.argv[2]), 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 HAN = re.compile("[\u4e00-\u9fff]")
 NARROW = 360
 
@@ -42,7 +47,15 @@ class Browser:
         to_read, self.to = os.pipe()
         self.fro, to_write = os.pipe()
         high = [fcntl.fcntl(end, fcntl.F_DUPFD, 10) for end in (to_read, to_write)]  # clear of 3 and 4
-        command = [sys.executable, "-c", LAUNCH, *map(str, high), str(CHROMIUM), f"--user-data-dir={folder}", *FLAGS]
+        command = [
+            sys.executable,
+            "-c",
+            LAUNCH,
+            *map(str, high),
+            str(CHROMIUM),
+            f"--user-data-dir={folder}",
+            *FLAGS,
+        ]
         quiet = subprocess.DEVNULL
         self.process = subprocess.Popen(
             command, pass_fds=high, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
@@ -55,6 +68,7 @@ class Browser:
         self.session = self.ask("Target.attachToTarget", targetId=tab, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.ask(f"{domain}.enable")
+        self.ask("Emulation.setScrollbarsHidden", hidden=True)  # they lie over the page on phones
 
     def ask(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self.count)
@@ -81,7 +95,9 @@ class Browser:
         self.events.clear()
         self.ask("Emulation.setScriptExecutionDisabled", value=not script)
         self.ask("Emulation.setEmulatedMedia", media="", features=[])
-        self.ask("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
+        self.ask(
+            "Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False
+        )
         self.ask("Page.navigate", url=page.as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.events.append(self._next())
@@ -115,7 +131,9 @@ class Browser:
 
     @property
     def requests(self) -> list[str]:
-        sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
+        sent = [
+            event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"
+        ]
         return [str(item["request"]["url"]) for item in sent]
 
     def close(self) -> None:
@@ -143,7 +161,12 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("pages")
     case = demo.case("bank", small_data=True)
     model = case.model.set_params(n_estimators=20).fit(*case_rows(case.data))
-    methods = [cm.method("lira", n_shadows=8), "loss_attack", cm.method("permutation_importance", repeats=2), "pgd"]
+    methods = [
+        cm.method("lira", n_shadows=8),
+        "loss_attack",
+        cm.method("permutation_importance", repeats=2),
+        "pgd",
+    ]
     before = cm.audit(model, case.data, methods=methods, effort="quick")
     rounded = cm.harden(model, case.data, using=["rounding"])
     after = cm.audit(rounded.target, case.data, like=before)
@@ -190,7 +213,11 @@ def test_a_request_of_a_report_page_would_be_seen_and_its_policy_blocks_script(
     planted = tmp_path / "planted.html"
     planted.write_text(text.replace("</body>", added), "utf-8")
     browser.open(planted)
-    said = [event["params"]["entry"]["text"] for event in browser.events if event.get("method") == "Log.entryAdded"]
+    said = [
+        event["params"]["entry"]["text"]
+        for event in browser.events
+        if event.get("method") == "Log.entryAdded"
+    ]
     assert any("spy.png" in line for line in said) and any("script" in line for line in said)
     assert browser.value("document.title") != "ran"
     # without the policy the same page would ask and run
@@ -247,12 +274,16 @@ def test_a_report_page_prints(browser: Browser, page: Path) -> None:
     browser.media("print")
     assert browser.value("document.querySelector('nav').getClientRects().length") == 0
     # on paper nothing can be scrolled: a table is as wide as it needs or wraps
-    browser.ask("Emulation.setDeviceMetricsOverride", width=700, height=900, deviceScaleFactor=1, mobile=False)
+    browser.ask(
+        "Emulation.setDeviceMetricsOverride", width=700, height=900, deviceScaleFactor=1, mobile=False
+    )
     assert browser.value("document.documentElement.scrollWidth") <= 700
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_text_of_a_report_page_stands_out_from_its_ground(browser: Browser, page: Path, scheme: str) -> None:
+def test_the_text_of_a_report_page_stands_out_from_its_ground(
+    browser: Browser, page: Path, scheme: str
+) -> None:
     """WCAG 2.2 contrast of at least 4.5 for every text that is shown."""
     browser.open(page)
     browser.media(scheme=scheme)
@@ -266,13 +297,17 @@ def test_the_text_of_a_report_page_stands_out_from_its_ground(browser: Browser, 
     )
     assert len(pairs) >= 3
     assert [pair for pair in pairs if contrast(pair) < 4.5] == []
-    light = luminance(re.findall(r"\d+", browser.value("getComputedStyle(document.body).backgroundColor"))[:3])
+    light = luminance(
+        re.findall(r"\d+", browser.value("getComputedStyle(document.body).backgroundColor"))[:3]
+    )
     assert (light > 0.5) == (scheme == "light")
 
 
 def luminance(rgb: list[str]) -> float:
     parts = [int(part) / 255 for part in rgb]
-    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts)
+    red, green, blue = (
+        part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+    )
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 

@@ -341,6 +341,31 @@ def like_of_a_later_version(box: Box) -> None:
     box.write("before.json", text.replace("casemate-report/1", "casemate-report/2"))
 
 
+def spoilt(name: str, old: str, new: str, told: str) -> None:
+    """Put another text into a true report, where it stands first."""
+
+    def spoil(box: Box) -> None:
+        box.options["--like"] = box.report()
+        text = (box.path / "before.json").read_text()
+        assert old in text
+        box.write("before.json", text.replace(old, new, 1))
+
+    CASES.append((name, spoil, told, 2))
+
+
+RAN = '{"name": "loss_attack", "version": "1", "params": {}, "status": "ok", "reason": "", "seconds": 1.0}'
+spoilt("like_nested_deeply", "{", "[" * 100_000, "was cut short")
+DEEP = "[" * 800 + "]" * 800
+spoilt("like_nested_where_it_counts", '"caveats": [', f'"a": {DEEP}, "caveats": [', "nested too deeply")
+spoilt("like_with_a_huge_number", '"n_train": ', '"n_train": 1' + "0" * 400, "is too large")
+spoilt("like_with_half_a_seed", '"seed": 0', '"seed": 1e300', "seed of like= must be a whole number")
+spoilt("like_with_a_negative_seed", '"seed": 0', '"seed": -3', "seed of like= must be a whole number")
+spoilt("like_with_a_long_key", '"key": "', '"key": "' + "ab" * 64, "pairing.key")
+spoilt(
+    "like_runs_a_method_twice", '"methods": []', f'"methods": [{RAN}, {RAN}]', "loss_attack is named twice"
+)
+
+
 @case("made on other data")
 def like_of_other_data(box: Box) -> None:
     box.options["--like"] = box.report(seed=1)

@@ -34,7 +34,17 @@ def ordinary(folder: Path, tests: list[str]) -> subprocess.CompletedProcess[str]
         "CASEMATE_TEST_TIMEOUT": "120",
     }
     env.pop("CI", None)
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "-m", "not slow and not soak"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        "-m",
+        "not slow and not soak",
+    ]
     return subprocess.run([*command, *tests], cwd=ROOT, env=env, capture_output=True, text=True, check=False)
 
 
@@ -53,7 +63,9 @@ def test_the_ordinary_tests_catch_it(mutant: dict[str, str], tmp_path: Path) -> 
     path.write_text(changed, encoding="utf-8")
     done = ordinary(tmp_path, mutant["tests"].split())
     assert done.returncode != 0, f"{mutant['name']} survived:\n{done.stdout[-2000:]}"
-    assert done.returncode == 1, f"{mutant['name']}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    assert done.returncode == 1, (
+        f"{mutant['name']}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
+    )
 
 
 def test_without_a_bug_the_same_tests_pass(tmp_path: Path) -> None:

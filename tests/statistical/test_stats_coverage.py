@@ -140,6 +140,11 @@ def paired_auc_rare(rng):  # the second model swaps one score in fifty for noise
     return stats.paired_auc(pos, neg, *changed), float(after - between)
 
 
+def difference(rng):
+    one, other = (stats.clopper_pearson(int(rng.binomial(n, p)), n) for n, p in ((300, 0.04), (500, 0.01)))
+    return stats.difference(one, other), 0.03
+
+
 def paired_auc_people(rng):
     people, others = uneven_people(rng, 80, 5), uneven_people(rng, 80, 5)
     both = np.concatenate([people, others])
@@ -232,6 +237,7 @@ SCENARIOS = {
     "paired_auc rows": Scenario(paired_auc_rows, 0.01, 1.2),
     "paired_auc rows, rare change": Scenario(paired_auc_rare, 0.02, 2.2),
     "paired_auc people": Scenario(paired_auc_people, 0.01, 1.2),
+    "difference 4% - 1%": Scenario(difference, 0.0, 1.4),
     "tpr_at_fpr rows 2%": Scenario(tpr_rows, 0.0, 1.5, 600),
     "tpr_at_fpr people 5%": Scenario(tpr_people(0.05, 200, 0.7), 0.0, 1.5, 600),
     "tpr_at_fpr people 1%": Scenario(tpr_people(0.01, 400, 0.7), 0.01, 1.6, 600),

@@ -216,6 +216,14 @@ def test_an_array_model_takes_a_frame_and_a_frame_model_an_array_without_a_warni
         assert hasattr(fresh.model, "feature_names_in_") == hasattr(model, "feature_names_in_")
 
 
+def test_a_frame_reaches_the_model_in_the_order_of_columns_it_was_fitted_on() -> None:
+    frame, held = (pd.DataFrame(part, columns=list("abcd")) for part in (X, XH))
+    model = DecisionTreeClassifier(max_depth=3, random_state=0).fit(frame, Y)
+    turned = Dataset(train=(frame[list("dbca")], Y), holdout=(held[list("dbca")], YH))
+    target, data = adapter.make(model).bind(turned)
+    np.testing.assert_array_equal(target.scores(data.holdout.x), model.predict_proba(held))
+
+
 def test_a_frame_without_a_column_of_the_model_is_refused_in_one_line() -> None:
     frame, held = (pd.DataFrame(part, columns=list("abcd")) for part in (X, XH))
     model = DecisionTreeClassifier().fit(frame, Y)

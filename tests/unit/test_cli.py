@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -140,6 +143,40 @@ def test_the_options_of_audit_are_those_of_the_design(invoke: Invoke) -> None:
         "--device --out --html --format --lang --verbose --quiet"
     ).split():
         assert f"{option} " in out or f"{option}\n" in out, option
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["audit", "-h"]])
+def test_help_that_cannot_be_written_is_one_line(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(sys, "stdout", Full())
+        code = cli.run(words)
+    assert code == 2
+    assert capsys.readouterr().err == "error: cannot write to standard output: No space left on device\n"
+
+
+@pytest.mark.timeout(60)  # processes
+def test_closed_streams_are_no_traceback(folder: Path) -> None:
+    """`>&-` leaves no stream to write to, and a file opened next must not take its place."""
+    program = [sys.executable, "-m", "casemate.cli", "methods"]
+    for closed, code, told in ((">&-", 2, "error: standard output is closed"), ("2>&-", 0, "")):
+        line = " ".join([*map(shlex.quote, program), closed])
+        done = subprocess.run(
+            ["/bin/sh", "-c", line],
+            env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == code
+        assert done.stderr.startswith(told)
+        assert done.stderr.count("\n") == (code != 0)
+        assert ("lira" in done.stdout) == (code == 0)
 
 
 def test_no_command_shows_the_help(invoke: Invoke) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import casemate as cm
-from casemate.core import harness
+from casemate.core import harness, stats
 from casemate.core.errors import BudgetExhausted, InvalidData, InvalidThreat, MissingCapability
 from casemate.core.methods import Card, Method, Quantity, find, names
 from casemate.core.run import Run
@@ -84,6 +84,21 @@ def test_the_known_answer() -> None:
     turned = (x > 0) & (x <= 0.5) & inside
     assert rows["robust_accuracy"].value == 1 - turned.mean()
     assert rows["invalid_examples"].value == pytest.approx((~inside).mean())
+
+
+def test_what_is_wrong_unattacked_is_not_robust() -> None:
+    target, data = world()
+    y = data.holdout.y.copy()
+    y[::5] = 1 - y[::5]
+    data = cm.Dataset(train=(data.train.x, data.train.y), holdout=(data.holdout.x, y))
+    target, data = Sign().bind(data)
+    run = Run(
+        card=card(), threat=Threat(norm="linf", radius=0.5, scale="raw").resolved(data.schema), effort="deep"
+    )
+    for shift, wanted in ((0.0, 0.8), (-0.001, 0.8)):  # neither changes any label
+        rows = harness.execute(attack(np.array([shift, 0.0])), target, data, run, {})
+        assert rows[0].quantity == "robust_accuracy"
+        assert rows[0].value == pytest.approx(wanted)
 
 
 def test_an_attack_that_cheats_counts_as_no_attack() -> None:
@@ -208,6 +223,41 @@ def test_utility_of_the_oracle_is_exact() -> None:
     assert rows["roc_auc"].value == 1.0
     p = target.scores(data.holdout.x)[np.arange(40), data.holdout.y]
     assert rows["log_loss"].value == pytest.approx(-np.log(p).mean())
+
+
+def test_utility_is_of_held_out_rows_and_counts_people() -> None:
+    x = np.column_stack([np.linspace(-1, 1, 60), np.zeros(60)])
+    right, people = (x[:, 0] > 0).astype(int), np.repeat(np.arange(12), 5)
+    wrong = np.where(people < 3, 1 - right, right)  # every row of three people in twelve
+    target, data = Sign().bind(cm.Dataset(train=(x, right, people + 100), holdout=(x, wrong, people)))
+    rows = {row.quantity: row for row in harness.utility(target, data, Run(card=harness.UTILITY))}
+    found, hits = rows["accuracy"], wrong == right
+    assert (found.value, rows["accuracy_train"].value) == (0.75, 1.0)
+    by_person, by_row = stats.proportion(hits, clusters=people), stats.proportion(hits)
+    assert (found.n, found.low, found.high) == (12, by_person.low, by_person.high)
+    assert found.high - found.low > 1.5 * (by_row.high - by_row.low)
+    assert rows["log_loss"].n == 12
+
+
+def test_one_record_of_a_class_in_the_holdout_costs_one_row_not_the_audit() -> None:
+    """A rare disease: an AUC of one positive has no interval; everything else is still measured."""
+    target, data = world()
+    for rare in (0, 1):
+        keep = np.r_[np.flatnonzero(data.holdout.y == 0), np.flatnonzero(data.holdout.y == 1)[:rare]]
+        few = data.with_holdout(keep)
+        rows = {row.quantity: row for row in harness.utility(target, few, Run(card=harness.UTILITY))}
+        assert rows["roc_auc"].status == "not_measured"
+        assert f"2 records of each class in the held-out rows; one class has {rare}" in rows["roc_auc"].reason
+        assert rows["accuracy"].status == "measured"
+
+
+def test_a_part_of_one_person_is_refused_in_words() -> None:
+    x, y = np.random.default_rng(0).normal(size=(20, 2)), np.arange(20) % 2
+    target, data = Sign().bind(
+        cm.Dataset((x[:10], y[:10], np.zeros(10, int)), (x[10:], y[10:], np.arange(1, 11)))
+    )
+    with pytest.raises(InvalidData, match="train holds rows of one person only"):
+        harness.utility(target, data, Run(card=harness.UTILITY))
 
 
 def test_registry_knows_methods_by_file_name_and_offers_near_ones() -> None:

@@ -61,6 +61,20 @@ def test_a_linear_model_has_importance_two_beta_squared_times_variance() -> None
     np.testing.assert_allclose(found.base, [np.square(predicted - data.holdout.y).mean()])
 
 
+def test_the_error_holds_what_a_row_gives_as_well_as_what_it_receives() -> None:
+    """A linear model's squared loss rises by b^2 (x - x')^2 - 2 b e (x - x'): its two projections are known."""
+    target, data = linear(2000)
+    found = explain(target, data, repeats=200)
+    x, y = data.holdout.x, data.holdout.y
+    centred, e = x - x.mean(0), (x @ BETA - y)[:, None]
+    given = BETA**2 * (centred**2 + centred.var(0))  # (n, 4) as donor
+    received = given - 2 * e * BETA * centred
+    expected = (given + received).std(0) / np.sqrt(len(y))
+    # of the same rows, so that only the draw of 200 donors a row is left
+    used = BETA != 0
+    np.testing.assert_allclose(found.errors[0, used, 0], expected[used], rtol=0.05)
+
+
 def test_every_ordered_pair_of_different_rows_is_equally_likely() -> None:
     """Which makes the mean change unbiased. Each of 56 pairs is a binomial count; |z| < 5.7: 7e-7 together."""
     _, data = linear(8)

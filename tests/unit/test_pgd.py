@@ -280,6 +280,21 @@ def test_what_is_not_broken_is_returned_at_a_higher_loss() -> None:
     assert (loss(found) > loss(data.holdout.x))[holds].all()
 
 
+def test_another_restart_never_lowers_the_loss_of_what_is_returned() -> None:
+    target, data = problem(net(6, 24, 3, dtype=torch.float64))
+    bound, coded = target.bind(data)
+    y = coded.holdout.y
+    losses, right = [], np.ones(len(y), bool)
+    for restarts in (1, 2, 3, 4):
+        found = attack(target, data, cm.Threat(radius=0.2), steps=2, restarts=restarts)
+        right &= bound.labels(found) == y
+        losses.append(-np.log(bound.scores(found)[np.arange(len(y)), y]))
+    assert right.sum() > 20
+    for fewer, more in pairwise(losses):
+        assert (more >= fewer - 1e-9)[right].all()
+    assert (losses[-1] > losses[0] + 1e-6)[right].any()
+
+
 def test_a_goal_is_reached_and_counted_by_the_harness() -> None:
     target, data = problem(net(6, 16, 3))
     threat = cm.Threat(radius=0.6, goal=2)

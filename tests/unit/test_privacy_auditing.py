@@ -249,6 +249,58 @@ def test_blind_baseline_keeps_people_in_one_half() -> None:
     assert found[0].value < 0.8  # 60 people are tested: the sd is .075
 
 
+def test_blind_baseline_sees_that_the_parts_differ_in_rows_a_person() -> None:
+    """A person's score is a sum over their rows: more rows rank otherwise, whatever the model is."""
+    draw = np.random.default_rng(0)
+    counts = np.r_[1 + draw.poisson(2, 400), 1 + draw.poisson(4, 400)]
+    owner = np.repeat(np.arange(800), counts)
+    x, y, first = draw.normal(size=(len(owner), 3)), draw.integers(2, size=len(owner)), counts[:400].sum()
+    pool = gather(Dataset((x[:first], y[:first], owner[:first]), (x[first:], y[first:], owner[first:])))
+    rows = rows_of(new_run(), pool, draw.normal(-0.3, 1, len(owner)))
+    assert rows["person_auc"].value > 0.55  # type: ignore[operator]  # nothing leaks: the scores are noise
+    assert rows["person_auc"].status == "inconclusive"
+    assert "number of rows" in texts(rows["blind_auc"])
+
+
+def test_a_rate_is_no_finding_where_non_members_exceed_the_threshold_as_often() -> None:
+    """A target unlike its shadows: everybody scores wider. Then with a leak; then with a threshold that failed."""
+    pool = pool_of(2000)
+    noise, shadows = np.random.default_rng(1).normal(size=4000), with_shadows(pool, 0.0)
+    rows = rows_of(new_run(), pool, 1.15 * noise, **shadows)
+    tpr = rows["tpr_at_1pct_fpr"]
+    assert tpr.low > 0.01  # type: ignore[operator]  # alone, it would count as a finding
+    assert tpr.status == "inconclusive"
+    assert "no clear difference" in tpr.reason
+    assert rows["fpr_at_1pct"].status == rows["auc"].status == "measured"
+    leak = rows_of(new_run(), pool, noise + 1.5 * pool.member, **shadows)["tpr_at_1pct_fpr"]
+    assert leak.status == "measured"
+    failed = rows_of(new_run(), pool, 1.6 * noise + 1.5 * pool.member, **shadows)["tpr_at_1pct_fpr"]
+    assert failed.status == "inconclusive"
+    assert "otherwise than this target" in failed.reason
+
+
+def test_precision_is_told_at_a_stated_prior() -> None:
+    """At one half the same rates would give 97 %; among 100 people of whom one is a member it is a quarter."""
+    pool = pool_of(1000)
+    score = np.r_[np.repeat([9.0, -1.0], [400, 600]), np.repeat([9.0, -1.0], [12, 988])]
+    flat = {k: np.zeros_like(v) if k == "shadow_score" else v for k, v in with_shadows(pool, 0).items()}
+    rows = rows_of(new_run(), pool, score, **flat)
+    assert (rows["tpr_at_1pct_fpr"].value, rows["fpr_at_1pct"].value) == (0.4, 0.012)
+    expected = 0.01 * 0.4 / (0.01 * 0.4 + 0.99 * 0.012)
+    assert f"members, {100 * expected:.0f} % of those flagged would be" in texts(rows["tpr_at_1pct_fpr"])
+    assert "of those flagged" not in texts(rows_of(new_run(), pool, np.zeros(2000), **flat)["tpr_at_1pct_fpr"])
+
+
+def test_a_tenth_of_a_percent_is_resolved_from_10_000_non_members() -> None:
+    pool = pool_of(10_000)
+    score = np.random.default_rng(3).normal(size=20_000) + 3.0 * pool.member
+    row = rows_of(new_run(), pool, score, **with_shadows(pool, 3.0, n_shadows=4))
+    found, truth = row["tpr_at_0.1pct_fpr"], 0.4641  # P(N(3, 1) > 3.0902)
+    assert found.status == "measured"
+    assert found.low < truth < found.high  # type: ignore[operator]
+    assert row["fpr_at_0.1pct"].low <= 0.001 <= row["fpr_at_0.1pct"].high  # type: ignore[operator]
+
+
 def test_no_baseline_for_images_says_so() -> None:
     rng = np.random.default_rng(0)
     x = rng.random((40, 1, 4, 4))

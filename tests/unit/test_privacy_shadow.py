@@ -95,6 +95,16 @@ def test_log_odds_keep_the_exact_order_where_probabilities_saturate() -> None:
     assert np.all(np.diff(as_float32) > 0)
 
 
+def test_the_rest_is_summed_where_the_own_score_rounds_to_one() -> None:
+    class Sure(Memory):
+        def scores(self, x: Any) -> np.ndarray:
+            return np.array([[1.0, 2e-20, 1e-20], [1e-3, 0.999, 0.0]])
+
+    answer = confidence.confidence(Sure(known={}), np.zeros((2, 1)), np.array([0, 1]))
+    assert answer.own.tolist() == [1.0, 0.999]
+    assert answer.rest.tolist() == pytest.approx([3e-20, 1e-3], rel=1e-12)  # 1 - own would be 0
+
+
 def test_log_odds_of_logits_equal_logsumexp() -> None:
     rng = np.random.default_rng(0)
     logits, y = rng.normal(0, 20, (200, 5)), rng.integers(5, size=200)
@@ -174,6 +184,20 @@ def test_shadows_know_exactly_the_records_they_were_given() -> None:
     assert np.array_equal(np.isclose(bank.target_phi, sure), bank.member)
     assert bank.n_trained == 60
     assert bank.in_rate == Fraction(1, 2)
+
+
+def test_every_shadow_has_a_seed_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: list[int] = []
+    plain = Memory.refit
+
+    def refit(self: Memory, x: Any, y: np.ndarray, seed: int) -> Target:
+        seeds.append(seed)
+        return plain(self, x, y, seed)
+
+    target, data = make()
+    monkeypatch.setattr(Memory, "refit", refit)
+    shadow.shadow_bank(target, data, n_shadows=6, run=new_run())
+    assert len(set(seeds)) == len(seeds) == 6
 
 
 def test_first_shadows_of_a_longer_bank_are_the_shorter_bank() -> None:

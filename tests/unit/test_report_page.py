@@ -192,7 +192,8 @@ def test_an_attack_must_beat_what_can_be_told_without_the_model() -> None:
     sentence = verdict.sentences(report(attack, blind))[0]
     assert sentence.state == "not_found"
     assert "without the model it is 0.58" in sentence.long["en"]
-    assert verdict.sentences(report(replace(blind, value=0.9, low=0.8, high=0.95)))[0].state == "number"
+    alone = replace(blind, value=0.9, low=0.8, high=0.95)
+    assert verdict.sentences(report(alone))[0].state == "none", "a control alone is no answer"
 
 
 def test_the_other_sentences_name_the_worst_attack_and_the_strongest_column() -> None:
@@ -444,6 +445,15 @@ def test_the_roc_curve_runs_from_corner_to_corner() -> None:
     assert spots[1][0] == pytest.approx(middle, abs=0.1)  # 0.1 is half-way between 0.01 and 1
     broken = replace(ROC, x=(None, 0.01, 0.1, 1.0), y=(0.0, None, 0.4, 1.0))  # null: what was not finite
     assert len(render._roc(ROWS[0], broken)["line"].split()) == 2
+
+
+def test_a_curve_of_many_points_is_drawn_whole() -> None:
+    x = tuple(np.geomspace(0.001, 1, 60).tolist())
+    curve = replace(ROC, x=x, y=x, low=x, high=x)
+    html = render.page(report(row("privacy", "lira", "auc", (0.8, 0.75, 0.85), curve)))
+    drawn = {attrs["class"]: attrs["points"].split() for _, attrs in Page(html).tags if "points" in attrs}
+    assert {name: len(points) for name, points in drawn.items()} == {"band": 120, "guess": 2, "curve": 60}
+    assert all(re.fullmatch(r"[\d.]+,[\d.]+", point) for points in drawn.values() for point in points)
 
 
 # ---------------------------------------------------------------------- the catalogue

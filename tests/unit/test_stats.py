@@ -311,6 +311,14 @@ def test_tpr_at_fpr_value_threshold_and_hull():
     assert found.n == 400
 
 
+def test_tpr_at_fpr_flags_what_scores_above_the_threshold_and_not_at_it():
+    members, calibration = np.repeat([0.0, 1.0, 2.0], [5, 7, 3]), np.repeat([0.0, 1.0, 2.0], [80, 19, 1])
+    found, threshold = stats.tpr_at_fpr(members, calibration, fpr=0.05, rng=np.random.default_rng(0))
+    assert (threshold, found.value) == (1.0, 3 / 15)
+    found, threshold = stats.tpr_at_fpr(members, calibration, fpr=0.2, rng=np.random.default_rng(0))
+    assert (threshold, found.value) == (0.0, 10 / 15)
+
+
 @pytest.mark.parametrize("fpr", [0.02, 0.3])
 def test_keeping_only_top_scores_redraws_as_the_plain_bootstrap_does(fpr):
     from casemate.core._sampling import pool_units, redraw_rates
@@ -492,3 +500,15 @@ def test_bad_input_is_refused_in_one_clear_line(call, says):
 def test_import_loads_no_scipy():
     code = "import sys, casemate.core.stats; sys.exit(any(m.split('.')[0] == 'scipy' for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_difference_is_newcombes_published_example() -> None:
+    """56/70 against 48/80 with Wilson limits, method 10 (Newcombe 1998, Table II): .0524 to .3339."""
+    found = stats.difference(stats.wilson(56, 70), stats.wilson(48, 80))
+    assert found.value == pytest.approx(0.2)
+    assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-5)
+    assert found.n == 70
+    mirrored = stats.difference(stats.wilson(48, 80), stats.wilson(56, 70))
+    assert (mirrored.low, mirrored.high) == pytest.approx((-found.high, -found.low))
+    with pytest.raises(InvalidData, match="one level"):
+        stats.difference(stats.wilson(1, 2), stats.wilson(1, 2, level=0.9))

@@ -273,6 +273,11 @@ def _explained(method: Method, result: Explanation, run: Run) -> list[Measuremen
 def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
     """Measure what the model is good for: the cost line that stands in every audit."""
     start = time.perf_counter()
+    for name, part in (("train", data.train), ("holdout", data.holdout)):
+        if part.person is not None and len(np.unique(part.person)) < 2:
+            raise InvalidData(
+                f"{name} holds rows of one person only; an audit needs at least 2 people in each part"
+            )
     x, y, person = data.holdout.x, data.holdout.y, data.holdout.person
     predicted = target.labels(x)
 
@@ -297,7 +302,7 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
         )  # clipped as scikit-learn's log_loss
         if len(y) > 1:
             rows.append(row("log_loss", stats.mean(loss, clusters=person, level=run.level), of=loss))
-        if target.task == "binary" and 0 < y.sum() < len(y):
+        if target.task == "binary":
             rows.append(_roc_auc(scores[:, 1], data.holdout, run))
     return [replace(item, seconds=time.perf_counter() - start) for item in rows]
 
@@ -306,6 +311,13 @@ def _roc_auc(score: np.ndarray, split: Split, run: Run) -> Measurement:
     sides = {"positives": split.y == 1, "negatives": split.y == 0}
     one, other = sides.values()
     owners = [None if split.person is None else split.person[side] for side in (one, other)]
+    least = min(
+        side.sum() if p is None else len(np.unique(p)) for side, p in zip((one, other), owners, strict=True)
+    )
+    if least < 2:
+        units = "records" if split.person is None else "people"
+        lacking = f"needs at least 2 {units} of each class in the held-out rows; one class has {least}"
+        return run.unresolved("roc_auc", lacking, len(split))
     area = stats.auc(
         score[one], score[other], positive_clusters=owners[0], negative_clusters=owners[1], level=run.level
     )

@@ -338,6 +338,25 @@ def paired_mean(
     return Interval(value, low, high, level, units)
 
 
+def difference(first: Interval, second: Interval) -> Interval:
+    """First minus second of two independent estimates, from their own limits.
+
+    Lower limit d - sqrt((first - first.low)^2 + (second.high - second)^2) and its mirror (Newcombe 1998, method 10;
+    MOVER, Zou and Donner 2008). Keeps the skewness of both; too wide where the two are positively correlated. `n`
+    is the smaller one. Raises InvalidData on different levels.
+
+    >>> i = difference(clopper_pearson(20, 100), clopper_pearson(10, 100))
+    >>> (round(i.value, 3), round(i.low, 3), round(i.high, 3))
+    (0.1, -0.006, 0.205)
+    """
+    if first.level != second.level:
+        raise InvalidData(f"a difference needs intervals of one level; got {first.level} and {second.level}")
+    value = first.value - second.value
+    low = value - math.hypot(first.value - first.low, second.high - second.value)
+    high = value + math.hypot(first.high - first.value, second.value - second.low)
+    return Interval(value, low, high, first.level, min(first.n, second.n))
+
+
 # ------------------------------------------------------------------ thresholds and ROC curves
 
 

@@ -181,13 +181,15 @@ class Report:
             InvalidData: not a report, one of another version, or a field of the wrong type, named.
         """
         _check_name(raw)
-        if fault := shape.problem(raw):
-            raise InvalidData(f"not a usable report: {fault}")
         names = {f.name for f in fields(cls)} - {"measurements"}
-        values = {name: value for name, value in raw.items() if name in names}
-        return cls(
-            **values, measurements=tuple(_measurement(i, m) for i, m in enumerate(raw["measurements"]))
-        )
+        try:
+            if fault := shape.problem(raw):
+                raise InvalidData(f"not a usable report: {fault}")
+            values = {name: value for name, value in raw.items() if name in names}
+            rows = tuple(_measurement(i, m) for i, m in enumerate(raw["measurements"]))
+            return cls(**values, measurements=rows)
+        except RecursionError:
+            raise InvalidData("not a usable report: its values are nested too deeply") from None
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -198,7 +200,7 @@ class Report:
         """
         try:
             text = Path(path).read_text("utf-8")
-            raw = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+            raw = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
         except OSError as error:
             raise InvalidData(f"cannot read {path}: {error.strerror or error}") from error
         except (ValueError, RecursionError) as error:
@@ -340,7 +342,7 @@ def _measurement(index: int, raw: Mapping[str, Any]) -> Measurement:
         made = Measurement.from_dict(values)
         for detail in made.details:
             _check_lengths(detail)
-    except (CasemateError, TypeError) as error:
+    except (CasemateError, TypeError, OverflowError) as error:
         raise InvalidData(f"not a usable report: measurements[{index}]: {error}") from error
     return made
 
@@ -378,6 +380,12 @@ def _asked(name: Any, known: Any) -> str:
 
 def _no_constant(name: str) -> float:
     raise ValueError(f"{name} is not JSON")
+
+
+def _whole(text: str) -> int:
+    if len(text) > 300:  # beyond what a float holds, and slow to read
+        raise ValueError(f"the number {text[:40]}... is too large")
+    return int(text)
 
 
 def _finite(text: str) -> float:

@@ -30,7 +30,7 @@ def text(report: Report, lang: str = "en", *, lines: int = LINES) -> str:
         if verdict.strongest(m)
     ][:2]
     tail += _missing(report, lang)
-    tail += [f"{say['page.caveats']}: {item}" for item in report.target.get("caveats", ())[:2]]
+    tail += [f"{say['page.caveats']}{say['text.colon']}{c}" for c in report.target.get("caveats", ())[:2]]
     room = lines - len(_head(report, lang)) - len(tail) - 1
     if len(measured) > room:  # controls give way to answers
         measured = [m for m in measured if words.headline(m)] + [m for m in measured if not words.headline(m)]
@@ -46,9 +46,10 @@ def text_comparison(comparison: Comparison, lang: str = "en", *, lines: int = LI
     if len(comparison.reports) == 1:
         head = [*_head(comparison.reports[0], lang)]
     else:
-        head = [f"{say['page.comparison']}: {len(comparison.reports)}", _options(comparison.reports[0], lang)]
+        count = f"{say['page.comparison']}{say['text.colon']}{len(comparison.reports)}"
+        head = [count, _options(comparison.reports[0], lang)]
     bad = sorted(comparison.gates, key=lambda result: (1, 3, 0).index(result.exit_code))
-    gates = [f"{say[f'gate.{g.result}']}: {g.gate.words[lang]} ({g.why[lang]})" for g in bad]
+    gates = [f"{say[f'gate.{g.result}']}{say['text.colon']}{g.gate.words[lang]} ({g.why[lang]})" for g in bad]
     shown = gates[:8] + ([say["page.more_rows"].format(n=len(gates) - 8)] if gates[8:] else [])
     notes = list(comparison.notes[:2])
     room = lines - len(head) - len(shown) - len(notes) - 1
@@ -90,7 +91,11 @@ def _head(report: Report, lang: str) -> list[str]:
     model = say["text.model"].format(
         kind=target.get("kind"), task=target.get("task"), input=target.get("input")
     )
-    return [f"{say['page.report']}: {model}", data_words(report)[lang], _options(report, lang)]
+    return [
+        f"{say['page.report']}{say['text.colon']}{model}",
+        data_words(report)[lang],
+        _options(report, lang),
+    ]
 
 
 def data_words(report: Report) -> Both:

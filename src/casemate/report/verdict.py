@@ -75,7 +75,7 @@ def _titled(m: Measurement) -> Both:
 
 def _sentence(report: Report, name: Property) -> Sentence:
     measured = [m for m in report.measurements if m.property == name and m.status == "measured"]
-    state, m = _headline(measured)
+    state, m = _headline([m for m in measured if words.headline(m)])  # a control alone is no answer
     fixed: dict[str, str | Both] = {"property": both(f"property.{name}")}
     if m is None:
         return Sentence(
@@ -88,7 +88,7 @@ def _sentence(report: Report, name: Property) -> Sentence:
         "null": words.number(null),
         "k": str(len([r for r in measured if words.null_of(r) is not None])),
         "column": words.visible(next(iter(strongest(m)), ""), 60),
-        "attacker": words.attacker(m, report.target.get("capabilities", ())),
+        "attacker": words.attacker(m, report.target.get("capabilities", ()), "verdict.and"),
     }
     titles = {"method": words.title(m.method), "quantity": words.quantity_title(m.method, m.quantity)}
     names = {"method": as_is(m.method), "quantity": as_is(m.quantity)}

@@ -126,8 +126,8 @@ def quantity_of(m: Measurement) -> Quantity | None:
     return quantities(card).get(m.quantity) if card else None
 
 
-def attacker(m: Measurement, capabilities: Sequence[str]) -> Both:
-    """Say in words what the attacker of a measurement sees and may do."""
+def attacker(m: Measurement, capabilities: Sequence[str], link: str = "page.comma") -> Both:
+    """Say in words what the attacker of a measurement sees and may do, joined by a text of the catalogue."""
     card = card_of(m.method)
     if card is None:
         return both("access.unknown")
@@ -135,7 +135,7 @@ def attacker(m: Measurement, capabilities: Sequence[str]) -> Both:
         return both("access.nobody")
     used = {need.value for need in card.needs} | ({p.value for p in card.prefers} & set(capabilities))
     parts = [both(f"access.{name}") for name in sorted(used)]
-    return joined([*parts, *_threat_parts(m.threat, card.kind == "evasion")])
+    return joined([*parts, *_threat_parts(m.threat, card.kind == "evasion")], link)
 
 
 def threat(raw: Mapping[str, Any] | Threat | None) -> Both:
