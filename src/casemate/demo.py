@@ -79,7 +79,7 @@ def hospital(seed: int = 0) -> Case:
 
 
 def bank(seed: int = 0) -> Case:
-    """Return scikit-learn's default forest on Boston mortgage applications, split in half by row.
+    """Return scikit-learn's default forest on Boston mortgage applications, 989 to train on and 1,000 held out.
 
     The set records a discriminatory practice, and a model trained on it learns that too.
     """
@@ -91,7 +91,8 @@ def bank(seed: int = 0) -> Case:
     rows = table.drop(columns=list(BANK_DROPPED)).astype(float)
     for column, code in BANK_CODES.items():
         rows[column] = rows[column].where(rows[column] != code)
-    inside = np.random.default_rng(seed).permutation(len(rows)) < len(rows) // 2
+    # 1,000 rows outside: the fewest that resolve 1 % false alarms
+    inside = np.random.default_rng(seed).permutation(len(rows)) >= 1000
     return Case(
         name="bank",
         title="Bank: is the mortgage approved?",
@@ -161,20 +162,24 @@ def in_plain_words(report: Report, lang: str = "en") -> str:
     found = [row for row in report.measurements if row.method == "lira" and row.status == "measured"]
     quantities = {row.quantity: row for row in found}
     by_person = "person_tpr_at_1pct_fpr" in quantities
-    row = quantities.get("person_tpr_at_1pct_fpr" if by_person else "tpr_at_1pct_fpr")
-    if row is None or row.value is None or row.low is None or row.high is None:
+    level = "person_" if by_person else ""
+    caught, accused = (quantities.get(level + name) for name in ("tpr_at_1pct_fpr", "fpr_at_1pct"))
+    if caught is None or accused is None:
         return ""
-    share, low, high = (f"{100 * number:.0f}" for number in (row.value, row.low, row.high))
+    share, wrong = (
+        f"{100 * (row.value or 0):.2g} [{100 * (row.low or 0):.2g}, {100 * (row.high or 0):.2g}]"
+        for row in (caught, accused)
+    )
     if lang == "zh-CN":
         unit = "人" if by_person else "条记录"
         return (
-            f"训练数据中每 100 {unit}，能查询此模型并知道其构建方式的攻击者可认出 {share} {unit} "
-            f"[{low}, {high}]，同时每 100 {unit}其他数据只误认约 1 {unit}。"
+            f"训练数据中每 100 {unit}，能查询此模型并知道其构建方式的攻击者可认出 {share} {unit}，"
+            f"同时在训练数据之外的每 100 {unit}中误认 {wrong} {unit}。"
         )
     unit = "people" if by_person else "records"
     return (
         f"Of 100 {unit} in the training data, an attacker who can query this model and knows how it was built "
-        f"recognises {share} [{low}, {high}], while wrongly naming about 1 of 100 others."
+        f"recognises {share}, while wrongly naming {wrong} of 100 others."
     )
 
 

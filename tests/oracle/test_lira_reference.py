@@ -9,6 +9,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from sklearn.ensemble import RandomForestClassifier
+
+from casemate.adapters.sklearn import make as wrap
+from casemate.core.data import Dataset
+from casemate.core.harness import execute
+from casemate.core.methods import find
+from casemate.core.run import Run
 
 pytestmark = pytest.mark.slow
 
@@ -45,3 +52,23 @@ def test_hospital_with_leaves_of_twenty(bench: ModuleType) -> None:
     _, tpr, fpr = bench.hospital_leaf_20(math.inf)
     assert 0.08 < tpr < 0.16  # one target: the sd over targets is about .01, and the threshold adds its own
     assert fpr == pytest.approx(0.01, abs=0.01)
+
+
+def test_hospital_forest_that_saw_neither_part(bench: ModuleType) -> None:
+    """Three samples of people, 1,478 each; the target saw the third. AUC holds .5 (1e-6), no rate counts as a finding.
+
+    Everybody exceeds the 1 % threshold two to four times as often as promised: its shadows share data, it does not.
+    """
+    half, _, _ = bench.hospital()
+    other = half.holdout.take(bench.half(int(half.holdout.person.max()) + 1, seed=1)[half.holdout.person])
+    mine = bench.half(int(half.train.person.max()) + 1, seed=2)[half.train.person]
+    parts = [half.train.take(side) for side in (mine, ~mine)]
+    data = Dataset(*((part.x, part.y, part.person) for part in parts))
+    model = RandomForestClassifier(100, random_state=0).fit(other.x, other.y)
+    run = Run(card=find("lira").card, level=1 - 1e-6)
+    rows = execute(find("lira"), *wrap(model).bind(data), run, {"n_shadows": 16})
+    found = {row.quantity: row for row in rows}
+    for prefix in ("", "person_"):
+        assert found[prefix + "auc"].low < 0.5 < found[prefix + "auc"].high
+        rate = found[prefix + "tpr_at_1pct_fpr"]
+        assert rate.status == "inconclusive" or rate.low <= 0.01

@@ -86,3 +86,15 @@ def test_like_shares_ids_people_and_digest_and_refuses_other_data(first: cm.Repo
     x[7, 1] += 1e-9
     with pytest.raises(InvalidData, match="other data"):
         audit(cm.Dataset(train=people(0), holdout=(x, y, owner)), like=first)
+
+
+def test_like_uses_the_same_methods_and_parameters_again_unless_others_are_named() -> None:
+    spec = cm.method("permutation_importance", repeats=2)
+    before = cm.audit(MODEL, DATA, methods=[spec], effort="quick")
+    used = [
+        cm.audit(MODEL, DATA, methods=named, like=before).methods[0]["params"]
+        for named in (None, ["permutation_importance"], [cm.method("permutation_importance", max_rows=50)])
+    ]
+    assert before.methods[0]["params"]["repeats"] == 2
+    assert used[0] == used[1] == before.methods[0]["params"]
+    assert used[2] == before.methods[0]["params"] | {"max_rows": 50}

@@ -34,7 +34,7 @@ def test_the_hospital_is_the_randomised_experiment_with_people_split_in_half() -
 
 def test_the_bank_shows_the_model_nothing_of_the_decision() -> None:
     data = demo.bank().data
-    assert (len(data.train), len(data.holdout)) == (994, 995)
+    assert (len(data.train), len(data.holdout)) == (989, 1000)
     assert not set(demo.BANK_DROPPED) & set(data.schema.names)
     assert len(data.schema.names) == 59 - len(demo.BANK_DROPPED)
     approved = np.mean(np.concatenate([data.train.y, data.holdout.y]) == "approved")
@@ -103,13 +103,14 @@ def report_with(*found: tuple[str, float, float, float]) -> Report:
 
 
 def test_the_plain_words_speak_of_people_where_people_are_known() -> None:
-    rows = ("tpr_at_1pct_fpr", 0.9, 0.8, 0.95)
-    people = ("person_tpr_at_1pct_fpr", 0.716, 0.694, 0.738)
-    said = demo.in_plain_words(report_with(rows, people))
+    rows = [("tpr_at_1pct_fpr", 0.9, 0.8, 0.95), ("fpr_at_1pct", 0.02, 0.01, 0.03)]
+    people = [("person_tpr_at_1pct_fpr", 0.716, 0.694, 0.738), ("person_fpr_at_1pct", 0.0095, 0.006, 0.014)]
+    said = demo.in_plain_words(report_with(*rows, *people))
     assert said.startswith("Of 100 people in the training data")
-    assert "recognises 72 [69, 74], while wrongly naming about 1 of 100 others" in said
-    assert demo.in_plain_words(report_with(rows)).startswith("Of 100 records")
-    assert "72 人 [69, 74]" in demo.in_plain_words(report_with(rows, people), "zh-CN")
+    assert "recognises 72 [69, 74], while wrongly naming 0.95 [0.6, 1.4] of 100 others" in said
+    assert demo.in_plain_words(report_with(*rows)).startswith("Of 100 records")
+    chinese = demo.in_plain_words(report_with(*rows, *people), "zh-CN")
+    assert "72 [69, 74] 人" in chinese and "0.95 [0.6, 1.4] 人" in chinese
     assert demo.in_plain_words(report_with()) == ""
 
 

@@ -288,7 +288,9 @@ def test_precision_is_told_at_a_stated_prior() -> None:
     assert (rows["tpr_at_1pct_fpr"].value, rows["fpr_at_1pct"].value) == (0.4, 0.012)
     expected = 0.01 * 0.4 / (0.01 * 0.4 + 0.99 * 0.012)
     assert f"members, {100 * expected:.0f} % of those flagged would be" in texts(rows["tpr_at_1pct_fpr"])
-    assert "of those flagged" not in texts(rows_of(new_run(), pool, np.zeros(2000), **flat)["tpr_at_1pct_fpr"])
+    assert "of those flagged" not in texts(
+        rows_of(new_run(), pool, np.zeros(2000), **flat)["tpr_at_1pct_fpr"]
+    )
 
 
 def test_a_tenth_of_a_percent_is_resolved_from_10_000_non_members() -> None:

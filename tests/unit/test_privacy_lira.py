@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from scipy import stats as st
+from sklearn.tree import DecisionTreeClassifier
 
-from casemate.core import stats
+import casemate as cm
+from casemate.core import harness, stats
 from casemate.core.run import Run
 from casemate.privacy.methods.lira import BlockSums, Moments, lira, log_density, log_ratio, score_bank
 from casemate.privacy.shadow import ShadowBank, design
@@ -166,3 +169,23 @@ def test_records_seen_once_at_most_give_no_nan() -> None:
     for prior in (0.0, 4.0, math.inf):
         for part in score_bank(ShadowBank(**{**vars(bank), "usable": usable}), prior):
             assert np.isfinite(part).all()
+
+
+def test_like_repeats_the_shadows_the_clock_allowed_and_the_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A quick audit whose clock has run out trains two blocks; ``like=`` repeats them, byte by byte, without a clock."""
+    draw = np.random.default_rng(3)
+    x, y = draw.normal(size=(120, 3)), draw.integers(2, size=120)
+    data = cm.Dataset((x[:60], y[:60]), (x[60:], y[60:]))
+    model = DecisionTreeClassifier(random_state=0).fit(x[:60], y[:60])
+    monkeypatch.setattr(harness, "QUICK_SECONDS", 0.0)
+    first = cm.audit(model, data, methods=["lira"], effort="quick")
+    monkeypatch.setattr(harness, "QUICK_SECONDS", 600.0)
+    again = cm.audit(model, data, methods=["lira"], like=first)
+    free = cm.audit(model, data, methods=["lira"], effort="quick")
+    assert [report.methods[0]["params"]["n_shadows"] for report in (first, again, free)] == [4, 4, 16]
+    one, two, other = (
+        [replace(row, seconds=0.0).to_dict() for row in report.measurements]
+        for report in (first, again, free)
+    )
+    assert one == two
+    assert one != other  # ids are random where no report is named

@@ -102,7 +102,7 @@ def test_the_rest_is_summed_where_the_own_score_rounds_to_one() -> None:
 
     answer = confidence.confidence(Sure(known={}), np.zeros((2, 1)), np.array([0, 1]))
     assert answer.own.tolist() == [1.0, 0.999]
-    assert answer.rest.tolist() == pytest.approx([3e-20, 1e-3], rel=1e-12)  # 1 - own would be 0
+    assert answer.rest.tolist() == pytest.approx([3e-20, 1e-3], rel=1e-12, abs=0)  # 1 - own would be 0
 
 
 def test_log_odds_of_logits_equal_logsumexp() -> None:

@@ -21,7 +21,7 @@ import pytest
 from casemate.core.errors import InvalidData
 from casemate.core.types import Curve, Measurement, Note, PerRecord, Table, Threat
 from casemate.report import shape
-from casemate.report.model import Report, environment, write_atomic
+from casemate.report.model import Report, environment, lines_of_json, write_atomic
 
 VALIDATOR = jsonschema.Draft202012Validator(shape.schema())
 
@@ -123,6 +123,20 @@ def test_numbers_that_are_not_finite_become_null_with_a_reason_and_can_be_read_a
     assert (row["high"], row["status"], row["reason"]) == (None, "inconclusive", "high not finite")
     assert row["details"][0]["values"] == [None, None]
     assert Report.from_dict(raw).measurements[0].value == 0.6
+
+
+def test_a_parameter_that_is_infinite_leaves_a_report_that_others_can_read(tmp_path: Path) -> None:
+    params = {"variance_prior": math.inf, "radius": np.float64("nan"), "digits": 3}
+    made = sample(methods=({"name": "lira", "version": "1", "params": params, "status": "ok"},))
+    raw = json.loads(made.save(tmp_path / "report.json").read_text("utf-8"), parse_constant=pytest.fail)
+    assert raw["methods"][0]["params"] == {"variance_prior": None, "radius": None, "digits": 3}
+    assert Report.load(tmp_path / "report.json") == made
+
+
+@pytest.mark.parametrize("value", [math.nan, [{"deep": [math.inf]}], {"one": -math.inf}])
+def test_what_is_not_json_is_never_written(value: Any) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        lines_of_json({"field": value})
 
 
 def test_unknown_fields_are_ignored_everywhere() -> None:
