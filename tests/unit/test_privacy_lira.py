@@ -172,7 +172,7 @@ def test_records_seen_once_at_most_give_no_nan() -> None:
 
 
 def test_like_repeats_the_shadows_the_clock_allowed_and_the_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A quick audit whose clock has run out trains two blocks; ``like=`` repeats them, byte by byte, without a clock."""
+    """A quick audit whose clock has run out trains two blocks; ``like=`` repeats them byte by byte."""
     draw = np.random.default_rng(3)
     x, y = draw.normal(size=(120, 3)), draw.integers(2, size=120)
     data = cm.Dataset((x[:60], y[:60]), (x[60:], y[60:]))
