@@ -201,7 +201,8 @@ def test_a_row_that_cannot_be_paired_stays_visible_without_a_difference(
     made = compare(report(*filter(None, [before])), report(*filter(None, [after])))
     assert len(made.rows) == 1
     assert made.rows[0].difference is None
-    assert made.rows[0].verdict == "not_measured"
+    both_measured = all(side is not None and side.status == "measured" for side in (before, after))
+    assert made.rows[0].verdict == ("unpaired" if both_measured else "not_measured")
     assert says in made.rows[0].reason["en"]
 
 

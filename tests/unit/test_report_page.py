@@ -247,7 +247,7 @@ def test_a_comparison_prints_at_most_25_lines_and_ends_in_the_count_of_rows_and_
     lines = str(made).splitlines()
     assert len(lines) <= 25
     assert lines[-1] == (
-        "0 better, 0 worse, 0 without detected change, 100 not measured; "
+        "0 better, 0 worse, 0 without detected change, 100 without a paired difference, 0 not measured; "
         "gates: 0 held, 40 failed, 0 not shown or not measured"
     )
 
@@ -485,7 +485,7 @@ def test_every_text_is_used_and_every_used_text_is_there() -> None:
     code = "\n".join(sources)
     known = set(catalogue.texts("en"))
     sections = "|".join({key.partition(".")[0] for key in known})
-    whole = set(re.findall(rf"\"((?:{sections})\.[a-z_]+)\"", code))
+    whole = set(re.findall(rf"[\"']((?:{sections})\.[a-z_]+)[\"']", code))
     built = set(
         re.findall(rf"\"((?:{sections})\.[a-z_]*)(?:\{{|\" ~)", code)
     )  # f"status.{name}", "page." ~ key

@@ -22,7 +22,7 @@ from casemate.report.catalogue import Both, as_is, both
 from casemate.report.gates import GateResult
 from casemate.report.model import Report, lines_of_json, suffix_of, write_atomic
 
-Verdict = Literal["better", "worse", "none", "not_measured"]
+Verdict = Literal["better", "worse", "none", "unpaired", "not_measured"]
 SCHEMA = "casemate-comparison/1"
 # The values in a report have six significant digits; ties made by that may move an AUC a little.
 # An area under the ROC carries its records on two sides, under one of these pairs of names.
@@ -36,7 +36,8 @@ Pairs = dict[str, tuple[PerRecord, PerRecord]]  # name -> the values of the same
 class Row:
     """One quantity before and after, and its paired difference (after minus before) or why there is none.
 
-    ``verdict`` is better, worse, none (no change detected) or not_measured; ``report`` counts the later reports
+    ``verdict`` is better, worse, none (no change detected), unpaired (both sides
+    measured, no difference with an interval can be made) or not_measured; ``report`` counts the later reports
     from 1.
     """
 
@@ -237,13 +238,17 @@ def _one(before: Measurement | None, after: Measurement | None) -> Row:
         after=after,
         difference=difference,
         reason=reason,
-        verdict=_verdict(difference, some.worse),
+        verdict=_verdict(difference, some.worse, measured=_measured(before) and _measured(after)),
     )
 
 
-def _verdict(difference: Interval | None, worse: Worse) -> Verdict:
+def _measured(m: Measurement | None) -> bool:
+    return m is not None and m.status == "measured"
+
+
+def _verdict(difference: Interval | None, worse: Worse, *, measured: bool) -> Verdict:
     if difference is None:
-        return "not_measured"
+        return "unpaired" if measured else "not_measured"
     if difference.low <= 0 <= difference.high:
         return "none"
     return "worse" if (difference.low > 0) == (worse == "higher") else "better"

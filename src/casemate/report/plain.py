@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
 from casemate.core.types import PROPERTIES, Measurement
 from casemate.report import verdict, words
 from casemate.report.catalogue import Both, both, joined, texts
-from casemate.report.compare import Comparison, Row
+from casemate.report.compare import Comparison, Row, Verdict
 from casemate.report.gates import GateResult
 from casemate.report.model import Report
 
@@ -73,9 +74,8 @@ def verdict_line(comparison: Comparison) -> Both:
     gates = gate_counts(comparison.gates)
     if not comparison.rows:
         return gates
-    count = {v: str(sum(r.verdict == v for r in comparison.rows)) for v in ("better", "worse", "none")}
-    unknown = str(sum(row.verdict == "not_measured" for row in comparison.rows))
-    return joined([both("change.counts", **count, missing=unknown), gates], "text.semicolon")
+    count = {v: str(sum(r.verdict == v for r in comparison.rows)) for v in get_args(Verdict)}
+    return joined([both("change.counts", **count), gates], "text.semicolon")
 
 
 def gate_counts(results: Sequence[GateResult]) -> Both:

@@ -75,7 +75,7 @@ def _titled(m: Measurement) -> Both:
 
 def _sentence(report: Report, name: Property) -> Sentence:
     measured = [m for m in report.measurements if m.property == name and m.status == "measured"]
-    state, m = _headline([m for m in measured if words.headline(m)])  # a control alone is no answer
+    state, m = _headline(measured)
     fixed: dict[str, str | Both] = {"property": both(f"property.{name}")}
     if m is None:
         return Sentence(
@@ -102,20 +102,21 @@ def _sentence(report: Report, name: Property) -> Sentence:
 
 def _headline(measured: list[Measurement]) -> tuple[State, Measurement | None]:
     """Choose the measurement that says most; where guessing is known, by how far it is beyond guessing."""
-    if not measured:
+    answers = [m for m in measured if words.headline(m)]
+    if not answers:  # a control alone is no answer
         return "none", None
     tested = list(_beyond(measured))
     if tested:
         gain, m = max(tested, key=lambda pair: pair[0])
         return ("found" if gain > 0 else "not_found"), m
-    evasions = [m for m in measured if m.quantity == "robust_accuracy"]
+    evasions = [m for m in answers if m.quantity == "robust_accuracy"]
     if evasions:
         return "evasion", min(evasions, key=lambda m: m.value or 0.0)
-    explained = [m for m in measured if strongest(m)]
+    explained = [m for m in answers if strongest(m)]
     if explained:
         m = explained[0]
         return ("explained" if (m.low or 0.0) > 0 else "explained_none"), m
-    return "number", measured[0]
+    return "number", answers[0]
 
 
 def _null(m: Measurement, measured: list[Measurement]) -> float | None:
