@@ -345,7 +345,7 @@ def spoilt(name: str, old: str, new: str, told: str) -> None:
     """Put another text into a true report, where it stands first."""
 
     def spoil(box: Box) -> None:
-        box.options["--like"] = box.report()
+        box.options |= {"--like": box.report(), "--methods": None}  # the methods are those of the report
         text = (box.path / "before.json").read_text()
         assert old in text
         box.write("before.json", text.replace(old, new, 1))
