@@ -34,7 +34,9 @@ def main() -> None:
             time.sleep(0.01)
     bare = statistics.median(seen["bare interpreter"][1:])  # the first round fills the page cache
     numpy = statistics.median(seen["import numpy"][1:]) - bare
-    print(f"bare interpreter {bare * 1e3:.0f} ms CPU; ratios to `import numpy` less the interpreter, {ROUNDS} rounds")
+    print(
+        f"bare interpreter {bare * 1e3:.0f} ms CPU; ratios to `import numpy` less the interpreter, {ROUNDS} rounds"
+    )
     for name in ("import casemate", "casemate --help"):
         print(f"{name}: {(statistics.median(seen[name][1:]) - bare) / numpy:.2f}")
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The figures of docs/survey.md that this version measures: hospital, bank, rounding, PGD on digits.
 
-    python bench/survey.py [--jobs 2]
+python bench/survey.py [--jobs 2]
 """
 
 from __future__ import annotations
@@ -55,7 +55,10 @@ def digits_network() -> None:
     target = cm.wrap(fit(recipe, x[train], y[train], seed=0), recipe=recipe)
     for radius in (0.05, 0.1, 0.2):
         threat = cm.Threat(norm="linf", radius=radius)
-        show(f"digits MLP, pgd, linf {radius} of the pixel range", cm.audit(target, data, methods=["pgd"], threat=threat))
+        show(
+            f"digits MLP, pgd, linf {radius} of the pixel range",
+            cm.audit(target, data, methods=["pgd"], threat=threat),
+        )
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -417,7 +419,7 @@ class Progress:
         now = time.monotonic()
         if self.shown and (now - self.last > 0.1 or done == total):
             self.last = now
-            width = max(20, _width() - 1)
+            width = max(20, shutil.get_terminal_size().columns - 1)
             self._write(clean(f"{now - self.start:4.0f} s  {what} {done}/{total}")[:width])
 
     def close(self) -> None:
@@ -531,12 +533,6 @@ def _heard() -> Iterator[None]:
         raise InvalidData(f"cannot write to standard output: {error.strerror or error}") from error
 
 
-def _width() -> int:
-    import shutil
-
-    return shutil.get_terminal_size().columns
-
-
 def _one_line(error: object) -> str:
     return clean(" ".join(str(error).split())) or type(error).__name__
 
@@ -562,11 +558,11 @@ def run(argv: Sequence[str]) -> int:
         return _fail(f"error: {_one_line(error.format_message())} (see {path} --help)", 2)
     except CasemateError as error:
         if verbose:
-            _traceback()
+            traceback.print_exc()
         return _fail(f"error: {_one_line(error)}", error.exit_code)
     except Exception as error:  # noqa: BLE001  (the last resort: said in one line, exit code 5)
         if verbose:
-            _traceback()
+            traceback.print_exc()
         said = f"{type(error).__name__}: {_one_line(error)}"
         hint = "" if verbose else " (run with -v for the traceback)"
         return _fail(f"error: internal error: {said}{hint}", 5)
@@ -578,12 +574,6 @@ def run(argv: Sequence[str]) -> int:
 def _fail(line: str, code: int) -> int:
     print(line, file=sys.stderr)
     return code
-
-
-def _traceback() -> None:
-    import traceback
-
-    traceback.print_exc()
 
 
 def main() -> None:
@@ -598,8 +588,7 @@ def main() -> None:
     sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False)
     if not {"-v", "--verbose"} & set(sys.argv[1:]):
         os.environ.setdefault("PYTHONWARNINGS", "ignore")  # of the worker processes
-    code = run(sys.argv[1:])
-    sys.exit(code)
+    sys.exit(run(sys.argv[1:]))
 
 
 if __name__ == "__main__":

@@ -26,8 +26,8 @@ Cost: ``features x repeats`` predictions a row, in calls of at most 2**22 cells.
 Pitfalls: permuting a column that goes with another makes rows that do not exist, and the model's answer there is
 extrapolation: importance may be too high, or shared and thus low for both. The measured row names the pair most
 alike. Log loss is clipped at 1e-15, so one confident error weighs 34.5 nats and a forest with pure leaves gets wide
-intervals: that is why the bounded Brier score is the default. Picking the strongest of many columns is optimistic: its interval is for that column, not for the
-maximum.
+intervals: that is why the bounded Brier score is the default. Picking the strongest of many columns is optimistic:
+its interval is for that column, not for the maximum.
 """
 
 from __future__ import annotations
