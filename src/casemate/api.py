@@ -86,9 +86,9 @@ def load(model: str, *, device: str | None = None) -> Target:
     >>> load("sklearn.dummy:DummyClassifier").kind
     'scikit-learn'
     """
-    path, _, name = model.partition(":")
+    path, _, name = str(model).partition(":")
     if not name:
-        known = "a file" if Path(model).exists() else "not a file"
+        known = "a file" if Path(str(model)).exists() else "not a file"
         raise InvalidData(
             f"MODEL {model!r} is {known}; give package.module:function (model files cannot be read safely yet)"
         )
@@ -175,12 +175,13 @@ def audit(
     >>> report["utility", "accuracy"].n
     284
     """
-    if effort not in harness.N_POINTS:
+    if effort not in tuple(harness.N_POINTS):
         raise InvalidData(f"effort {effort!r} is unknown; use quick, standard or deep")
-    if not isinstance(data, Dataset):
-        raise InvalidData(f"data must be a casemate.Dataset; got {type(data).__name__}")
+    _expect("data", data, Dataset)
+    _expect("threat", threat, Threat, optional=True)
     seed = _whole("seed", seed)
     earlier = Report.load(like) if isinstance(like, (str, Path)) else like
+    _expect("like", earlier, Report, optional=True)
     if earlier is not None:
         seed, effort = _whole("seed of like=", earlier.seed), earlier.effort  # type: ignore[assignment]  # validated when it was made
         threat = threat or (Threat(**earlier.threat) if earlier.threat else None)
@@ -264,8 +265,9 @@ def harden(target: Any, data: Dataset, *, using: Sequence[str | Spec], seed: int
     >>> harden(GaussianNB().fit(X, y), data, using=["rounding"]).method
     'rounding'
     """
+    _expect("data", data, Dataset)
     seed = _whole("seed", seed)
-    specs = [Spec(item) if isinstance(item, str) else item for item in using]
+    specs = _specs("using", using)
     if not specs:
         raise InvalidData("using= names no defence")
     target, data = _bound(wrap(target), data, seed)
@@ -303,6 +305,8 @@ def compare(before: Report, *after: Report, gates: str | Path | None = None) -> 
     >>> type(compare(before, after)).__name__
     'Comparison'
     """
+    for name, report in (("before", before), *(("after", later) for later in after)):
+        _expect(name, report, Report)
     return _compare(before, *after, gates=gates)
 
 
@@ -312,14 +316,25 @@ def _whole(name: str, value: Any) -> int:
     return int(value)
 
 
+def _expect(name: str, value: Any, kind: type, *, optional: bool = False) -> None:
+    if not isinstance(value, kind) and not (optional and value is None):
+        raise InvalidData(f"{name} must be a casemate.{kind.__name__}; got {type(value).__name__}")
+
+
+def _specs(name: str, given: Any) -> list[Spec]:
+    """Read names and ``cm.method(...)``; one alone stands for a list of one."""
+    listed = [given] if isinstance(given, (str, Spec)) else given
+    if not isinstance(listed, Sequence) or not all(isinstance(item, (str, Spec)) for item in listed):
+        raise InvalidData(f"{name} must list names or cm.method(...); got {given!r}")
+    return [Spec(item) if isinstance(item, str) else item for item in listed]
+
+
 def _chosen(
     methods: Sequence[str | Spec] | None, earlier: Report | None
 ) -> list[tuple[Method, dict[str, Any]]]:
     """Decide which methods run with which fixed parameters; ``like`` fixes what it used."""
-    if isinstance(methods, str):
-        methods = [methods]
     if methods is not None:
-        specs = [Spec(item) if isinstance(item, str) else item for item in methods]
+        specs = _specs("methods", methods)
     elif earlier is not None:
         specs = [Spec(item["name"]) for item in earlier.methods]
     else:

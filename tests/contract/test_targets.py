@@ -462,6 +462,17 @@ def test_limits_hold_and_count(name: str) -> None:
     assert (view.counter.tally["rows"], view.counter.tally["calls"]) == (len(x) + 1, 2)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_a_view_made_before_binding_is_the_view_of_the_bound_target(name: str) -> None:
+    case, (target, data) = micro.case(name), micro.bound(name)
+    view, coded = case.target.limited_to(*Capability).bind(case.data)
+    assert (view.capabilities, view.classes, view.task) == (target.capabilities, target.classes, target.task)
+    assert (view.caveats, view.input) == (target.caveats, target.input)
+    np.testing.assert_array_equal(view.labels(coded.holdout.x), target.labels(data.holdout.x))
+    if target.has(MODULE):
+        assert not view.module().training
+
+
 @pytest.mark.parametrize("name", REFITTED)
 def test_a_limited_target_gives_limited_shadows_that_cost_no_queries(name: str) -> None:
     target, data = micro.bound(name)

@@ -366,6 +366,16 @@ spoilt(
 )
 
 
+@case("cannot read /dev/zero: it is a device and not a file")
+def like_without_an_end(box: Box) -> None:
+    box.options["--like"] = "/dev/zero"
+
+
+@case("gates /dev/zero: more than 1,000,000 bytes")
+def gates_without_an_end(box: Box) -> None:
+    box.words = ["compare", box.report(), "--gates", "/dev/zero"]
+
+
 @case("made on other data")
 def like_of_other_data(box: Box) -> None:
     box.options["--like"] = box.report(seed=1)
@@ -393,6 +403,9 @@ gates("gates_unknown_key", GATE.format("lira", "auc", "maximum = 0.6"), "maximum
 gates("gates_unknown_method", GATE.format("lyra", "auc", "max = 0.6"), "lyra")
 gates("gates_unknown_quantity", GATE.format("lira", "tpr", "max = 0.6"), "tpr")
 gates("gates_no_number", GATE.format("lira", "auc", 'max = "low"'), "max")
+gates("gates_beyond_all_numbers", GATE.format("lira", "auc", "max = 1" + "0" * 400), "finite number")
+gates("gates_nested_deeply", "a = " + "[" * 5000 + "]" * 5000, "gates.toml: nested too deeply")
+gates("gates_too_long", "#" * 1_000_001, "gates.toml: more than 1,000,000 bytes")
 gates("gates_nan", GATE.format("lira", "auc", "max = nan"), "max")
 
 

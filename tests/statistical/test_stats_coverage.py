@@ -213,6 +213,19 @@ def donors_people(rng):
     return stats.donor_mean((noise + x - x[donors]) ** 2 - noise**2, donors, clusters=people), 2.0
 
 
+def spearman_columns(columns, rho):
+    def draw(
+        rng,
+    ):  # two halves see the columns with correlated noise; ranks of a normal pair: 6/pi asin(rho/2)
+        first = rng.normal(size=columns)
+        second = rho * first + np.sqrt(1 - rho**2) * rng.normal(size=columns)
+        value = stats.spearman(first, second)
+        truth = 6 / np.pi * np.arcsin(rho / 2)
+        return Interval(value, *stats.spearman_limits(value, columns), 0.95, columns), truth
+
+    return draw
+
+
 SCENARIOS = {
     "clopper_pearson 5/100": Scenario(clopper, 0.0, 1.3),
     "wilson n=60": Scenario(wilson, 0.01, 1.1),
@@ -246,6 +259,8 @@ SCENARIOS = {
     "donor_mean rows R=1": Scenario(donors_rows(200, 1), 0.015, 1.3),
     "donor_mean weak R=2": Scenario(donors_weak, 0.01, 1.3),
     "donor_mean people R=4": Scenario(donors_people, 0.02, 1.3),
+    "spearman 6 columns, none": Scenario(spearman_columns(6, 0.0), 0.01, 1.3),
+    "spearman 30 columns, .7": Scenario(spearman_columns(30, 0.7), 0.015, 1.3),
 }
 TOO_SLOW_FOR_EVERY_RUN = {"bootstrap people slope", "tpr_at_fpr people 1%", "tpr_at_fpr people 5%"}
 

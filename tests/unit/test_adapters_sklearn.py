@@ -241,6 +241,12 @@ def test_text_goes_in_as_text() -> None:
     assert target.refit(data.train.x, data.train.y, 0).labels(held).tolist() == [1, 0]
 
 
+def test_an_ensemble_that_can_only_predict_once_fitted_may_come_unfitted() -> None:
+    stack = StackingClassifier([("tree", DecisionTreeClassifier(max_depth=2))], LogisticRegression(), cv=2)
+    target, said = adapter.fitted(adapter.make(stack), Dataset(train=(X, Y), holdout=(XH, YH)), 0)
+    assert "not fitted" in said and set(target.labels(XH)) <= {0, 1, 2}
+
+
 def test_a_fit_that_draws_from_the_global_generator_is_a_function_of_the_seed() -> None:
     def noisy(x: np.ndarray) -> np.ndarray:
         return x + np.random.normal(size=x.shape)  # on purpose

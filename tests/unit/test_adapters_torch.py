@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from typing import Any
@@ -65,6 +66,21 @@ def test_probabilities_are_found_out_and_said_to_be() -> None:
     np.testing.assert_allclose(guessed.scores(X), plain.scores(X), atol=1e-6)
     forced = bound(soft, outputs="logits")
     np.testing.assert_allclose(forced.logits(X), told.scores(X), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_probabilities_are_found_out_in_any_precision(dtype: torch.dtype) -> None:
+    assert bound(Returns(lambda x: torch.softmax(x[:, :3].float(), 1).to(dtype))).outputs == "probabilities"
+
+
+@pytest.mark.parametrize(("value", "refused"), [(math.inf, True), (-math.inf, False), (math.nan, True)])
+def test_a_logit_of_infinity_is_no_answer_and_of_minus_infinity_is_one(value: float, refused: bool) -> None:
+    target = bound(Returns(lambda x: torch.cat([x[:, :2], torch.full_like(x[:, :1], value)], 1)))
+    if refused:
+        with pytest.raises(InvalidData, match="infinite logits for|NaN for"):
+            target.scores(X)
+    else:
+        assert (target.scores(X)[:, 2] == 0).all() and np.isfinite(target.scores(X)).all()
 
 
 def test_a_single_output_between_0_and_1_must_be_explained() -> None:

@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from sklearn.tree import DecisionTreeClassifier
@@ -98,3 +101,28 @@ def test_like_uses_the_same_methods_and_parameters_again_unless_others_are_named
     assert before.methods[0]["params"]["repeats"] == 2
     assert used[0] == used[1] == before.methods[0]["params"]
     assert used[2] == before.methods[0]["params"] | {"max_rows": 50}
+
+
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [
+        (lambda: cm.audit(MODEL, DATA, methods=3), "methods must list names"),
+        (lambda: cm.audit(MODEL, DATA, methods=[None]), "methods must list names"),
+        (lambda: cm.audit(MODEL, DATA, methods=["lira", "lira"]), "lira is named twice"),
+        (lambda: cm.audit(MODEL, DATA, threat="linf"), "threat must be a casemate.Threat; got str"),
+        (lambda: cm.audit(MODEL, DATA, like={}), "like must be a casemate.Report; got dict"),
+        (lambda: cm.audit(MODEL, DATA, effort=[]), "effort [] is unknown"),
+        (lambda: cm.audit(MODEL, (1, 2)), "data must be a casemate.Dataset; got tuple"),
+        (lambda: cm.harden(MODEL, DATA, using=None), "using must list names"),
+        (lambda: cm.harden(MODEL, None, using="rounding"), "data must be a casemate.Dataset"),
+        (lambda: cm.compare("before.json"), "before must be a casemate.Report; got str"),
+        (lambda: cm.load(None), "MODEL None is not a file"),
+    ],
+)
+def test_a_wrong_argument_is_named(call: Callable[[], object], told: str) -> None:
+    with pytest.raises(InvalidData, match=re.escape(told)):
+        call()
+
+
+def test_one_name_stands_for_a_list_of_one() -> None:
+    assert cm.harden(MODEL, DATA, using="rounding").method == "rounding"

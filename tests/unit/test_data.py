@@ -41,12 +41,23 @@ def test_one_person_on_both_sides_is_refused() -> None:
         ((X, Y, [None] * 10), (X, Y, [3] * 10), "person contains missing"),
         ((X, Y), (X[:, :1], Y), "not in part 1"),
         ((np.zeros((3, 8, 8)), [0, 1, 0]), (X, Y), "two-dimensional"),
+        ((np.array(["a", "b"]), [0, 1]), (np.array(["c"]), [1]), "texts go in a list"),
+        ((np.zeros((2, 1, 2, 2), object), [0, 1]),) * 2 + ("must be numbers of shape",),
     ],
 )
 def test_bad_parts_are_refused_in_one_line(train, holdout, message) -> None:
     with pytest.raises(InvalidData, match=message) as caught:
         cm.Dataset(train=train, holdout=holdout)
     assert "\n" not in str(caught.value)
+
+
+def test_a_schema_of_the_users_own_is_not_given_twice() -> None:
+    frame = pd.DataFrame({"age": [1, 2], "who": [7, 8]})
+    parts = {"train": (frame, [0, 1]), "holdout": (frame.assign(who=[9, 10]), [0, 1])}
+    schema = cm.Schema.infer(frame[["age"]])
+    with pytest.raises(InvalidData, match="schema= already says"):
+        cm.Dataset(**parts, schema=schema, person="who", immutable=["age"])
+    assert cm.Dataset(**parts, schema=schema, person="who").schema.person == "who"
 
 
 def test_text_and_images() -> None:

@@ -218,6 +218,11 @@ def test_float32_images_are_rounded_towards_the_original(norm: str, radius: floa
     assert (length(settled.astype(np.float64) - x, norm) <= radius).all()
 
 
+def test_a_radius_that_single_precision_cannot_square_is_refused() -> None:
+    with pytest.raises(InvalidThreat, match="beyond single precision"):
+        ball(Threat(norm="l2", radius=1e300))
+
+
 def test_whole_pixels_stay_whole_and_use_the_full_radius() -> None:
     x = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4)).astype(np.uint8)
     schema = Schema.infer(x)

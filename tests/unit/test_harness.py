@@ -117,6 +117,52 @@ def test_nan_and_wrong_shapes_are_not_examples() -> None:
         )
 
 
+def test_an_attack_that_writes_into_its_input_is_measured_against_the_original() -> None:
+    def probe(target: Target, data: cm.Dataset, *, threat: Any = None, run: Any = None) -> np.ndarray:
+        data.holdout.x[:, 0] = -0.9
+        return np.asarray(data.holdout.x)
+
+    target, data = world()
+    before = data.holdout.x.copy()
+    run = Run(card=card(), threat=Threat(norm="linf", radius=0.5, scale="raw").resolved(data.schema))
+    rows = {row.quantity: row for row in harness.execute(Method(card(), probe), target, data, run, {})}
+    # the first column moves 0.9 + x: within 0.5 for x <= -0.4 only, and those keep their class
+    assert rows["robust_accuracy"].value == 1.0
+    assert rows["invalid_examples"].value == pytest.approx((before[:, 0] > -0.4).mean())
+    np.testing.assert_array_equal(data.holdout.x, before)
+
+
+@pytest.mark.parametrize("junk", [None, "words", [[1.0], [2.0, 3.0]], {"x": 1}])
+def test_what_is_no_array_of_numbers_is_refused_in_one_line(junk: Any) -> None:
+    target, data = world()
+    run = Run(card=card(), threat=Threat(norm="linf", radius=0.5, scale="raw").resolved(data.schema))
+    method = Method(card(), lambda target, data, *, threat=None, run=None: junk)
+    with pytest.raises(InvalidData, match="array of numbers|have shape") as caught:
+        harness.execute(method, target, data, run, {})
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, bool])
+def test_whole_pixels_between_the_grid_are_no_example_and_the_model_sees_the_users_dtype(kind: type) -> None:
+    seen = set()
+
+    def ask(images: Any) -> np.ndarray:
+        seen.add(images.dtype)
+        return (images[:, 0, 0, 0] > 0).astype(np.int64)
+
+    x = np.zeros((8, 1, 2, 2), kind)
+    x[::2, 0, 0, 0] = 1
+    target, data = cm.wrap(ask, outputs="labels").bind(cm.Dataset((x, [1, 0] * 4), (x, [1, 0] * 4)))
+    run = Run(card=card(), threat=Threat(norm="linf", radius=1.0).resolved(data.schema))
+    for shift, share in ((0.5, 1.0), (1.0, 0.0)):
+        turned = np.abs(x.astype(float) - shift)
+        method = Method(card(), lambda target, data, *, threat=None, run=None, turned=turned: turned)
+        rows = {row.quantity: row for row in harness.execute(method, target, data, run, {"turned": turned})}
+        assert rows["invalid_examples"].value == share
+        assert rows["robust_accuracy"].value == share
+    assert seen == {np.dtype(kind)}
+
+
 def test_a_goal_is_judged_by_reaching_it() -> None:
     rows = robust([-0.5, 0.0], goal=0)
     x = np.linspace(-1, 1, 40)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -181,6 +182,23 @@ def test_a_model_that_answers_nan_is_refused() -> None:
     holed = cm.Dataset(train=(data.train.x, data.train.y), holdout=(x, data.holdout.y))
     with pytest.raises(InvalidData, match=r"NaN.* 5 of 120 rows.*missing"):
         attack(target, holed, cm.Threat(radius=0.3))
+
+
+def test_a_point_where_the_model_has_no_answer_is_not_found() -> None:
+    class Hole(torch.nn.Module):
+        """Infinite logits beside the data: no prediction, and nothing an attack may claim."""
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            logits = torch.stack([1.0 - x[:, 0], x[:, 0]], 1)
+            return torch.where((x[:, 1:] > 0.5), torch.full_like(logits, math.inf), logits)
+
+    x = np.column_stack([np.linspace(0.0, 0.4, 40), np.linspace(0.3, 0.45, 40)])
+    y = np.zeros(40, int)
+    data = cm.Dataset(train=(np.r_[x, [[1.0, 0.0]]], np.r_[y, 1]), holdout=(x, y))
+    keeps = held(
+        cm.wrap(Hole(), outputs="logits"), data, cm.Threat(radius=0.2, scale="raw"), steps=10, restarts=3
+    )
+    assert keeps.tolist() == (x[:, 0] + 0.2 <= 0.5).tolist()
 
 
 @pytest.mark.parametrize("pixels", [np.float32, np.float64, np.uint8])

@@ -58,6 +58,21 @@ def test_decode_rebuilds_the_users_frame(library: str) -> None:
         assert back.to_pylist() == original.to_pylist()
 
 
+def test_nullable_columns_of_pandas_come_back_with_their_holes() -> None:
+    original = pd.DataFrame(
+        {
+            "ward": ["a", None, "b"],
+            "age": [30, None, 50],
+            "fit": [True, None, False],
+            "bmi": [20.5, None, 31.0],
+        }
+    ).convert_dtypes()
+    schema = cm.Schema.infer(original)
+    coded = schema.encode(original)
+    assert np.isnan(coded[1]).all() and not np.isnan(coded[[0, 2]]).any()
+    pd.testing.assert_frame_equal(schema.decode(coded), original)
+
+
 def test_integer_columns_become_float_when_an_attack_makes_fractions() -> None:
     schema = cm.Schema.infer(frame()[["age"]])
     assert schema.decode(np.array([[30.5]]))["age"].tolist() == [30.5]

@@ -409,6 +409,16 @@ def test_spearman_equals_scipys_with_ties():
         stats.spearman(a, np.ones(90))
 
 
+def test_few_columns_in_the_same_order_are_not_certain():
+    assert stats.spearman_limits(0.2, 3) == (-1.0, 1.0)
+    low, high = stats.spearman_limits(1.0, 6)
+    assert high == 1.0 and 0.4 < low < 0.8  # at random they agree once in 720
+    assert stats.spearman_limits(-1.0, 6) == (-high, -low)
+    # Fieller: atanh(r) with variance 1.06 / (n - 3)
+    low, high = stats.spearman_limits(0.3, 50)
+    np.testing.assert_allclose(np.arctanh([low, high]) - np.arctanh(0.3), [-0.2943, 0.2943], atol=1e-4)
+
+
 # ------------------------------------------------------------------ donors
 
 
@@ -484,6 +494,7 @@ TWO = np.array([0.0, 1.0])
         (lambda: stats.roc(TWO, [math.nan]), "negatives"),
         (lambda: stats.roc(TWO, TWO, n_points=1), "n_points is 1"),
         (lambda: stats.spearman(TWO, [1.0]), "one length"),
+        (lambda: stats.spearman_limits(math.nan, 9), "between -1 and 1; got nan"),
         (lambda: stats.bootstrap(np.mean, [TWO, [1.0]], rng=RNG), "common length"),
         (lambda: stats.bootstrap(lambda _: math.nan, [TWO], rng=RNG), "not finite|is nan"),
         (lambda: stats.donor_mean(np.zeros((2, 3)), np.zeros((2, 3))), "donor rows"),

@@ -83,12 +83,23 @@ def test_infinite_numbers_become_null() -> None:
         {"radius": math.nan},
         {"radius": math.inf},
         {"scale": "sigma"},
+        {"radius": "0.3"},
+        {"radius": True},
         {"n_queries": 0},
+        {"n_queries": 2.5},
+        {"goal": "yes"},
+        {"goal": 1.0},
+        {"goal": -1},
     ],
 )
 def test_senseless_threats_are_refused(fields) -> None:
     with pytest.raises(InvalidThreat):
         cm.Threat(**fields)
+
+
+def test_a_threat_of_numpy_numbers_is_written_as_plain_ones() -> None:
+    threat = cm.Threat(radius=np.float32(0.5), goal=np.int64(1), n_queries=np.int32(9))  # type: ignore[arg-type]
+    assert json.dumps(threat.to_dict()) == json.dumps(cm.Threat(radius=0.5, goal=1, n_queries=9).to_dict())
 
 
 def test_threat_resolves_by_input() -> None:

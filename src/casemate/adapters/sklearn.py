@@ -246,7 +246,7 @@ def make(
     """
     if isinstance(obj, type):
         raise InvalidData(f"{obj.__name__} is a class; wrap an instance of it: {obj.__name__}()")
-    if not hasattr(obj, "predict"):
+    if not hasattr(obj, "predict") and (_is_fitted(obj) or not hasattr(type(obj), "predict")):
         raise InvalidData(f"{type(obj).__name__} has no predict; wrap a classifier or regressor")
     _shared.refuse("scikit-learn", "the estimator says how it is trained and what it returns",
                    recipe=recipe, outputs=outputs, device=None if device == "cpu" else device)  # fmt: skip

@@ -106,10 +106,11 @@ class TorchTarget(Target):
         outputs = self.outputs or _outputs_of(raw[:64])
         floor = torch.finfo(raw.dtype).tiny  # of the module's dtype, as in module()
         logits: np.ndarray = modules.as_logits(raw.double(), outputs, floor).numpy()  # (n, classes)
-        if np.isnan(logits).any():
-            n = int(np.isnan(logits).any(1).sum())
+        # minus infinity is a class that is ruled out; NaN, infinity or nothing but -inf is no answer
+        if n := int((np.isnan(logits).any(1) | ~np.isfinite(logits.max(1))).sum()):
+            what = "NaN" if np.isnan(logits).any() else "infinite logits"
             raise InvalidData(
-                f"the module returned NaN for {n} of {len(logits)} rows; fill missing cells before it"
+                f"the module returned {what} for {n} of {len(logits)} rows; fill missing cells before it"
             )
         if self.classes and logits.shape[1] != len(self.classes):
             raise InvalidData(f"the module returned {logits.shape[1]} classes; there are {len(self.classes)}")
@@ -173,7 +174,7 @@ class TorchTarget(Target):
             if not all(isinstance(label, int) and 0 <= label < n_classes for label in seen):
                 raise InvalidData(
                     f"the module has {n_classes} outputs but the labels are {shortened(seen)}; "
-                    "wrap(model, classes=[...]) with the label of each output in order"
+                    "wrap(model, classes=[...]) with the label of each output in order, or task='regression'"
                 )
             classes = tuple(range(n_classes))
         if len(classes) != n_classes:
@@ -237,9 +238,9 @@ def _outputs_of(raw: Any) -> Outputs:
                 "say which: wrap(model, outputs='probabilities') or outputs='logits'"
             )
         return "logits"
-    return (
-        "probabilities" if bool((flat >= 0).all() and ((flat.sum(1) - 1).abs() <= 1e-5).all()) else "logits"
-    )
+    slack = max(1e-5, 2 * torch.finfo(raw.dtype).eps)  # a softmax in half precision sums to one no nearer
+    summed = bool((flat >= 0).all() and ((flat.sum(1) - 1).abs() <= slack).all())
+    return "probabilities" if summed else "logits"
 
 
 def accepts(obj: Any) -> bool:

@@ -81,7 +81,12 @@ class Dataset:
         parts = {name: _part(name, part, person) for name, part in named.items() if part is not None}
         if schema is None:
             rows = [x for x, _, _ in parts.values()]
-            schema = replace(Schema.infer(*rows, immutable=immutable, sensitive=sensitive), person=person)
+            schema = Schema.infer(*rows, immutable=immutable, sensitive=sensitive)
+        elif immutable or sensitive:
+            raise InvalidData(
+                "schema= already says which columns are immutable or sensitive; name them there"
+            )
+        schema = schema if person is None else replace(schema, person=person)
         owners = [owner for _, _, owner in parts.values()]
         if any(owner is None for owner in owners) and any(owner is not None for owner in owners):
             raise InvalidData("person must be given for every part of the data or for none")

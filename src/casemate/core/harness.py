@@ -192,17 +192,17 @@ def _evasion(
         points = points[data.holdout.y[points] != run.threat.goal]
         if not len(points):
             raise InvalidThreat(f"every point attacked already is of the goal class {run.threat.goal}")
-    few = data.with_holdout(points)
+    few, lent = data.with_holdout(points), data.with_holdout(points)  # the method may write into its copy
     x, y = few.holdout.x, few.holdout.y
     threat = run.threat
     if threat is None:
         raise InvalidThreat(f"{method.card.name} needs a resolved threat")
-    x_adv = invoke(method, target, few, run, params)
+    x_adv = _numbers(method.card, invoke(method, target, lent, run, params))
     broken = violations(x, x_adv, threat, data.schema)
     invalid = np.logical_or.reduce(list(broken.values()))  # (n,)
     clean = target.labels(x)
     # What breaks a rule counts as no attack: the point keeps its clean prediction.
-    kept = np.where(invalid.reshape((-1,) + (1,) * (np.ndim(x) - 1)), x, x_adv)
+    kept = np.where(invalid.reshape((-1,) + (1,) * (np.ndim(x) - 1)), x, x_adv).astype(x.dtype, copy=False)
     attacked = target.labels(kept)
     # clean errors count as broken; with a goal, a point holds until it reaches the goal
     held = (clean == y) & (attacked == y) if threat.goal is None else attacked != threat.goal
@@ -234,6 +234,15 @@ def _evasion(
     table = [Table(name="broken rules", columns=("rule", "examples"), rows=rules)] if rules else []
     rows.append(verified.measure("invalid_examples", share, share, share, len(y), details=table))
     return rows
+
+
+def _numbers(card: Card, x_adv: Any) -> np.ndarray:
+    """Return what an evasion method gave back as an array of numbers."""
+    try:
+        found = np.asarray(x_adv)
+        return found if found.dtype.kind in "biuf" else found.astype(np.float64)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidData(f"{card.name} did not return an array of numbers: {error}") from error
 
 
 def per_record(name: str, ids: np.ndarray, values: np.ndarray, person: np.ndarray | None = None) -> PerRecord:
@@ -286,9 +295,12 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
         details = [per_record(quantity, data.holdout.ids, of, person)] if kept else []  # type: ignore[arg-type]
         return run.measured(quantity, interval, details)
 
+    def timed(rows: list[Measurement]) -> list[Measurement]:
+        return [replace(item, seconds=time.perf_counter() - start) for item in rows]
+
     if target.task == "regression":
         gap = np.abs(predicted - y)
-        return [row("absolute_error", stats.mean(gap, clusters=person, level=run.level), of=gap)]
+        return timed([row("absolute_error", stats.mean(gap, clusters=person, level=run.level), of=gap)])
     hits = predicted == y
     train = target.labels(data.train.x) == data.train.y
     rows = [
@@ -304,7 +316,7 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
             rows.append(row("log_loss", stats.mean(loss, clusters=person, level=run.level), of=loss))
         if target.task == "binary":
             rows.append(_roc_auc(scores[:, 1], data.holdout, run))
-    return [replace(item, seconds=time.perf_counter() - start) for item in rows]
+    return timed(rows)
 
 
 def _roc_auc(score: np.ndarray, split: Split, run: Run) -> Measurement:

@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from casemate.core.errors import BudgetExhausted
 from casemate.core.types import LABELS, LOGITS, MODULE, REFIT, SCORES, Capability, Counter, Target
+
+if TYPE_CHECKING:
+    from casemate.core.data import Dataset
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +37,17 @@ class Limited(Target):
 
     def digest(self) -> str:
         return self.base.digest()
+
+    def trained(self, data: Dataset, seed: int) -> Target:
+        return self._before(self.base.trained(data, seed))
+
+    def bind(self, data: Dataset) -> tuple[Target, Dataset]:
+        """Bind what stands behind the door: how a model is asked and what its outputs are is for it to find out."""
+        base, coded = self.base.bind(data)
+        return self._before(base), coded
+
+    def _before(self, base: Target) -> Target:
+        return self if base is self.base else replace(self, base=base, **_shared(base))
 
     def _through(self, capability: Capability, x: Any) -> Target:
         if capability not in self.capabilities:

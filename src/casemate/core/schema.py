@@ -151,8 +151,11 @@ class Schema:
             return list(x)
         if self.input == "image":
             images = np.asarray(x)
-            if images.ndim != 4:
-                raise InvalidData(f"images must be (n, channels, height, width); got shape {images.shape}")
+            if images.ndim != 4 or images.dtype.kind not in "biuf":
+                raise InvalidData(
+                    "images must be numbers of shape (n, channels, height, width); "
+                    f"got {images.dtype} of shape {images.shape}"
+                )
             return _finite(images, "images")
         found = _columns(x)
         if missing := [name for name in self.names if name not in found]:
@@ -183,8 +186,8 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
         x: original encoded rows; x_adv: changed rows of the same shape; threat: resolved; schema: of the data.
 
     Returns:
-        One mask (n,) a rule: shape-level ``finite``, ``radius``, ``bounds``, and for tables ``integer``,
-        ``category``, ``immutable``, ``monotone``, ``group``, ``relation``, ``missing``.
+        One mask (n,) a rule: ``finite``, ``radius``, ``bounds``, ``integer`` (images: where pixels are whole
+        numbers), and for tables ``category``, ``immutable``, ``monotone``, ``group``, ``relation``, ``missing``.
 
     >>> from casemate.core.types import Threat
     >>> rows = np.array([[0.0, 0.0], [1.0, 1.0]])
@@ -193,6 +196,7 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
     >>> bad["radius"].any(), bad["bounds"].tolist()
     (np.False_, [False, True])
     """
+    whole = np.asarray(x).dtype.kind in "biu"  # pixels that are stored as whole numbers
     before, after = np.asarray(x, np.float64), np.asarray(x_adv, np.float64)
     if before.shape != after.shape:
         raise InvalidData(f"changed inputs have shape {after.shape}, originals {before.shape}")
@@ -205,6 +209,7 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
             "finite": np.asarray(~np.isfinite(flat).all(1)),
             "radius": _too_far(shift, threat),
             "bounds": np.asarray(((flat < darkest - grain) | (flat > brightest + grain)).any(1)),
+            "integer": np.asarray(whole & (flat != np.round(flat)).any(1)),
         }
     hole = np.isnan(before)
     shift = np.where(hole & np.isnan(after), 0.0, after - before)  # (n, d)
@@ -283,7 +288,10 @@ def _columns(x: Any) -> dict[str, Any]:
     if not is_frame(x):
         table = np.asarray(x)
         if table.ndim != 2:
-            raise InvalidData(f"a table must be two-dimensional (rows, columns); got shape {table.shape}")
+            hint = "; texts go in a list" if table.ndim == 1 else ""
+            raise InvalidData(
+                f"a table must be two-dimensional (rows, columns); got shape {table.shape}{hint}"
+            )
         return {f"x{i}": _array_column(table[:, i], f"x{i}") for i in range(table.shape[1])}
     import narwhals.stable.v2 as nw
 
@@ -323,7 +331,8 @@ def _series(series: Any, name: str) -> Any:
 
 
 def _is_hole(cell: Any) -> bool:
-    return cell is None or cell != cell or type(cell).__name__ == "NAType"
+    # pandas.NA first: comparing it with itself gives no truth value
+    return cell is None or type(cell).__name__ == "NAType" or cell != cell
 
 
 def _infer_column(name: str, parts: list[Any]) -> Column:

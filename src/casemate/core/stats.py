@@ -479,6 +479,28 @@ def spearman(a: ArrayLike, b: ArrayLike) -> float:
     return max(-1.0, min(1.0, float(u @ v) / scale))
 
 
+def spearman_limits(value: float, columns: int, level: float = 0.95) -> tuple[float, float]:
+    """Limits of a Spearman correlation over few columns, with the columns as the sample (Fieller et al. 1957).
+
+    atanh(value) has variance 1.06 / (columns - 3); with fewer than 4 columns anything is possible. One or minus
+    one stands for the nearest order that is different, so that few columns in the same order by chance do not
+    look certain. Raises InvalidData if value is not between -1 and 1.
+
+    >>> [round(limit, 2) for limit in spearman_limits(0.5, 20)]
+    [0.06, 0.78]
+    """
+    if not -1 <= value <= 1:
+        raise InvalidData(f"a correlation lies between -1 and 1; got {value}")
+    if columns < 4:
+        return -1.0, 1.0
+    most = 1 - 12 / (columns * (columns**2 - 1))  # two neighbours changed places
+    centre, half = (
+        math.atanh(max(-most, min(most, value))),
+        z_quantile(level) * math.sqrt(1.06 / (columns - 3)),
+    )
+    return min(value, math.tanh(centre - half)), max(value, math.tanh(centre + half))
+
+
 def donor_mean(
     changes: ArrayLike, donors: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95
 ) -> Interval:

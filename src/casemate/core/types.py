@@ -101,12 +101,22 @@ class Threat:
     n_queries: int | None = None
 
     def __post_init__(self) -> None:
+        for name, kinds in (("radius", (int, float)), ("goal", (int,)), ("n_queries", (int,))):
+            value = getattr(self, name)
+            value = value.item() if isinstance(value, np.generic) else value  # reports hold plain numbers
+            if value is not None and (isinstance(value, bool) or not isinstance(value, kinds)):
+                raise InvalidThreat(
+                    f"{name} must be {'a' if float in kinds else 'a whole'} number; got {value!r}"
+                )
+            object.__setattr__(self, name, value)
         if self.norm not in (None, "linf", "l2", "l1", "l0"):
             raise InvalidThreat(f"norm {self.norm!r} is unknown; use 'linf', 'l2', 'l1' or 'l0'")
         if self.radius is not None and not (math.isfinite(self.radius) and self.radius >= 0):
             raise InvalidThreat(f"radius must be a finite number >= 0; got {self.radius!r}")
         if self.scale not in (None, "spread", "raw"):
             raise InvalidThreat(f"scale {self.scale!r} is unknown; use 'spread' or 'raw'")
+        if self.goal is not None and self.goal < 0:
+            raise InvalidThreat(f"goal is the index of a class, 0 or more; got {self.goal}")
         if self.n_queries is not None and self.n_queries < 1:
             raise InvalidThreat(f"n_queries must be >= 1; got {self.n_queries}")
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 Bound = Literal["max", "min", "max_increase", "max_decrease"]
 Result = Literal["held", "failed", "not_shown", "not_measured"]
 BOUNDS: tuple[Bound, ...] = ("max", "min", "max_increase", "max_decrease")
+_MOST_BYTES, _LARGEST = 1_000_000, sys.float_info.max
 _KEYS = ("method", "quantity", *BOUNDS, "name")
 
 
@@ -98,9 +100,17 @@ def load(source: Any) -> tuple[Gate, ...]:
     """
     if isinstance(source, (str, Path)):
         try:
-            source = tomllib.loads(Path(source).read_text("utf-8"))
+            with Path(source).open("rb") as file:
+                raw = file.read(_MOST_BYTES + 1)  # a device may have no end
+            if len(raw) > _MOST_BYTES:
+                raise InvalidData(
+                    f"gates {source}: more than {_MOST_BYTES:,} bytes; is this a file of gates?"
+                )
+            source = tomllib.loads(raw.decode("utf-8"))
         except OSError as error:
             raise InvalidData(f"cannot read gates {source}: {error.strerror or error}") from error
+        except RecursionError:
+            raise InvalidData(f"gates {source}: nested too deeply; is this a file of gates?") from None
         except ValueError as error:  # TOML and UTF-8 errors
             raise InvalidData(f"gates {source} is not TOML: {error}") from error
     if isinstance(source, Mapping):
@@ -174,7 +184,7 @@ def _gate(index: int, raw: Any) -> Gate:
             f"gate {index}: give exactly one of {', '.join(BOUNDS)}; got {', '.join(bounds) or 'none'}"
         )
     limit = raw[bounds[0]]
-    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit):
+    if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not -_LARGEST <= limit <= _LARGEST:
         raise InvalidData(f"gate {index}: {bounds[0]} must be a finite number; got {limit!r}")
     return Gate(
         method=raw["method"],

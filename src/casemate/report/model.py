@@ -199,6 +199,8 @@ class Report:
             InvalidData: no such file, not JSON, cut short, or not a report; one line that names the file.
         """
         try:
+            if Path(path).is_char_device():  # it may have no end
+                raise InvalidData(f"cannot read {path}: it is a device and not a file")
             text = Path(path).read_text("utf-8")
             raw = json.loads(text, parse_constant=_no_constant, parse_float=_finite, parse_int=_whole)
         except OSError as error:

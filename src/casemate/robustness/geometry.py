@@ -23,6 +23,7 @@ torch = lazy("torch")
 
 NORMS = ("linf", "l2")
 _GOLDEN = 0x9E3779B97F4A7C15
+MAX_RADIUS = 1e18  # float32 can still square it
 _TINY = 1e-15  # a gradient this long still has a square in float32
 _GRID_SLACK = 1e-9  # a whole number that rounding put just outside the ball; the harness allows as much
 
@@ -31,7 +32,7 @@ def ball(threat: Threat | None) -> tuple[float, str]:
     """Return radius and norm of a resolved threat.
 
     Raises:
-        InvalidThreat: the threat was not resolved, or its norm is not one of ``NORMS``.
+        InvalidThreat: the threat was not resolved, its norm is not one of ``NORMS``, or its radius is absurd.
 
     >>> ball(Threat(norm="l2", radius=0.5))
     (0.5, 'l2')
@@ -41,6 +42,10 @@ def ball(threat: Threat | None) -> tuple[float, str]:
     if threat.norm not in NORMS:
         known = " or ".join(map(repr, NORMS))
         raise InvalidThreat(f"norm {threat.norm!r} is not supported by this method; use {known}")
+    if threat.radius > MAX_RADIUS:
+        raise InvalidThreat(
+            f"radius {threat.radius:g} is beyond single precision; use at most {MAX_RADIUS:g}"
+        )
     return threat.radius, threat.norm
 
 
@@ -212,7 +217,7 @@ class Reach:
         if schema.input != "table":
             one = (1,) * start.ndim
             low, high = (np.asarray(bound) for bound in schema.bounds or (-np.inf, np.inf))
-            unit, whole = np.ones(one), np.full(one, np.asarray(x).dtype.kind in "iu")
+            unit, whole = np.ones(one), np.full(one, np.asarray(x).dtype.kind in "biu")
             rules = np.zeros((0, 0))
             may = (start >= low) & (start <= high)  # (n, c, h, w)
             least, most = np.maximum(start - radius, low), np.minimum(start + radius, high)

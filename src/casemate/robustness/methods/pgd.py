@@ -276,8 +276,9 @@ class _Search:
         return logits.detach() if not x.requires_grad else logits
 
     def _hit(self, logits: Any, label: Any) -> Any:
-        predicted = logits.argmax(1)
-        return predicted != label if self.goal is None else predicted == label
+        peak, predicted = logits.max(1)
+        wanted = predicted != label if self.goal is None else predicted == label
+        return wanted & torch.isfinite(peak)  # where the model has no answer nothing was found
 
     def _loss(self, logits: Any, label: Any) -> Any:
         """Return what the attacker wants large, one a point."""
