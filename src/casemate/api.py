@@ -9,7 +9,7 @@ import logging
 import secrets
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -63,6 +63,8 @@ def wrap(
     """
     if isinstance(model, Target):
         return model
+    if isinstance(classes, str) or not isinstance(classes, Iterable | None):
+        raise InvalidData(f"classes must be a list of labels; got {classes!r}")
     for name in ("torch", "sklearn", "remote"):
         adapter = importlib.import_module(f"casemate.adapters.{name}")
         if adapter.accepts(model):

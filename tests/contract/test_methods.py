@@ -168,8 +168,8 @@ def test_values_do_not_depend_on_batch_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", MEASURING)
 def test_values_do_not_depend_on_the_order_of_rows(name: str) -> None:
-    # Exception: what refits draws its design by row, so another order is another draw. There each value must lie
-    # in the other's interval; elsewhere values agree to 1e-5.
+    # Exceptions: what refits, and the control that fits a classifier of its own (blind_auc), draw their design by
+    # row, so another order is another draw. There each value must lie in the other's interval.
     method, world = find(name), worlds.plain(find(name).card, n=120)
     mixed = np.random.default_rng(9).permutation(120)
     data = world.data.mapped(lambda split: split.take(mixed))
@@ -177,7 +177,7 @@ def test_values_do_not_depend_on_the_order_of_rows(name: str) -> None:
     two = worlds.values(worlds.execute(method, worlds.World(world.target, data), level=worlds.STRICT))
     for quantity, (value, low, high) in one.items():
         other = two[quantity][0]
-        if REFIT not in method.card.needs:
+        if REFIT not in method.card.needs and quantity != "blind_auc":
             assert value == pytest.approx(other, abs=1e-5), quantity
         elif value is not None and other is not None:
             assert low - 1e-5 <= other <= high + 1e-5, quantity  # type: ignore[operator]

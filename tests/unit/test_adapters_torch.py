@@ -77,7 +77,7 @@ def test_probabilities_are_found_out_in_any_precision(dtype: torch.dtype) -> Non
 def test_a_logit_of_infinity_is_no_answer_and_of_minus_infinity_is_one(value: float, refused: bool) -> None:
     target = bound(Returns(lambda x: torch.cat([x[:, :2], torch.full_like(x[:, :1], value)], 1)))
     if refused:
-        with pytest.raises(InvalidData, match="infinite logits for|NaN for"):
+        with pytest.raises(InvalidData, match=r"infinite logits for|NaN for"):
             target.scores(X)
     else:
         assert (target.scores(X)[:, 2] == 0).all() and np.isfinite(target.scores(X)).all()

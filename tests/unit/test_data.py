@@ -60,6 +60,30 @@ def test_a_schema_of_the_users_own_is_not_given_twice() -> None:
     assert cm.Dataset(**parts, schema=schema, person="who").schema.person == "who"
 
 
+def test_pandas_default_column_names_are_numbers() -> None:
+    frame = pd.DataFrame(X)
+    data = cm.Dataset(train=(frame[:5], Y[:5]), holdout=(frame[5:], Y[5:]))
+    assert data.schema.names == ["0", "1"]
+    pd.testing.assert_frame_equal(data.schema.decode(data.train.x), frame[:5])
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (None, r"must be \(X, y\)"),
+        ((3, Y), "expected rows; got int"),
+        (([[1, 2], [3]], [0, 1]), "rows have different lengths"),
+        ((pd.DataFrame(X, columns=["a", "a"]), Y), "unique column names"),
+        ((pd.DataFrame({"a": [1, "x", {}]}), [0, 1, 0]), "unhashable type: 'dict'"),
+        ((X, pd.Series([0, 1, pd.NA] + [0] * 7, dtype=object)), "missing values"),
+    ],
+)
+def test_odd_python_objects_are_refused_in_one_line(train, message) -> None:
+    with pytest.raises(InvalidData, match=message) as caught:
+        cm.Dataset(train=train, holdout=train)
+    assert "\n" not in str(caught.value)
+
+
 def test_text_and_images() -> None:
     text = cm.Dataset(train=(["a", "b"], [0, 1]), holdout=(["c"], [1]))
     assert text.schema.input == "text" and text.holdout.x == ["c"]

@@ -137,7 +137,7 @@ def test_what_is_no_array_of_numbers_is_refused_in_one_line(junk: Any) -> None:
     target, data = world()
     run = Run(card=card(), threat=Threat(norm="linf", radius=0.5, scale="raw").resolved(data.schema))
     method = Method(card(), lambda target, data, *, threat=None, run=None: junk)
-    with pytest.raises(InvalidData, match="array of numbers|have shape") as caught:
+    with pytest.raises(InvalidData, match=r"array of numbers|have shape") as caught:
         harness.execute(method, target, data, run, {})
     assert "\n" not in str(caught.value)
 

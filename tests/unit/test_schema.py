@@ -71,6 +71,11 @@ def test_nullable_columns_of_pandas_come_back_with_their_holes() -> None:
     coded = schema.encode(original)
     assert np.isnan(coded[1]).all() and not np.isnan(coded[[0, 2]]).any()
     pd.testing.assert_frame_equal(schema.decode(coded), original)
+    other = pl.DataFrame({"age": [30, None, 50], "fit": [True, None, False]})
+    for table in (other, other.to_arrow()):
+        schema = cm.Schema.infer(table)
+        back = schema.decode(schema.encode(table))
+        assert back.equals(table), back
 
 
 def test_integer_columns_become_float_when_an_attack_makes_fractions() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from casemate.core.errors import InvalidData
-from casemate.core.schema import Schema, is_frame, is_text
+from casemate.core.schema import Schema, is_frame, is_hole, is_text, read_array, read_frame
 from casemate.core.types import Task, plain_label
 
 
@@ -78,7 +78,11 @@ class Dataset:
         sensitive: Sequence[str] = (),
     ) -> None:
         named = {"train": train, "holdout": holdout, "reference": reference}
-        parts = {name: _part(name, part, person) for name, part in named.items() if part is not None}
+        parts = {
+            name: _part(name, part, person)
+            for name, part in named.items()
+            if part is not None or name != "reference"
+        }
         if schema is None:
             rows = [x for x, _, _ in parts.values()]
             schema = Schema.infer(*rows, immutable=immutable, sensitive=sensitive)
@@ -141,6 +145,8 @@ class Dataset:
         """
         parts = []
         for path in (train, holdout):
+            if not isinstance(path, (str, Path)):
+                raise InvalidData(f"from_files needs two paths; got {type(path).__name__}")
             frame = _read(Path(path), missing)
             absent = [
                 name for name in (label, person, *drop) if name is not None and name not in frame.columns
@@ -215,9 +221,7 @@ def _part(name: str, part: Any, person: str | None) -> tuple[Any, np.ndarray, An
         raise InvalidData(f"{name} must be (X, y) or (X, y, person); got {type(part).__name__}")
     x, y, owner = (*part, None)[:3]
     if is_frame(x) and person is not None:
-        import narwhals.stable.v2 as nw
-
-        frame = nw.from_native(x, eager_only=True)
+        frame = read_frame(x)
         if owner is None and person not in frame.columns:
             raise InvalidData(f"{name} has no person column {person!r}; it has {frame.columns[:20]}")
         if person in frame.columns:
@@ -226,7 +230,7 @@ def _part(name: str, part: Any, person: str | None) -> tuple[Any, np.ndarray, An
     elif person is not None and owner is None:
         raise InvalidData(f"person={person!r} names a column, but {name} is not a frame; pass (X, y, person)")
     if not is_frame(x) and not is_text(x):
-        x = np.asarray(x)
+        x = read_array(x)
     if len(x) == 0:
         raise InvalidData(f"{name} has no rows")
     # as objects first: numpy alone would turn a missing text label into the text "nan"
@@ -236,9 +240,9 @@ def _part(name: str, part: Any, person: str | None) -> tuple[Any, np.ndarray, An
     if labels.ndim != 1:
         raise InvalidData(f"labels of {name} must be one-dimensional; got shape {labels.shape}")
     if labels.dtype == object:
-        if any(label is None or label != label for label in labels.tolist()):
+        if any(is_hole(label) for label in labels.tolist()):
             raise InvalidData(f"labels of {name} contain missing values; drop those rows")
-        labels = np.array(labels.tolist())  # homogeneous objects become a plain dtype
+        labels = read_array(labels.tolist())  # homogeneous objects become a plain dtype
     if labels.dtype.kind == "f" and not np.isfinite(labels).all():
         raise InvalidData(f"labels of {name} contain missing or infinite values; drop those rows")
     if labels.dtype.kind not in "biufUS":
@@ -262,7 +266,7 @@ def _codes(owners: list[Any]) -> list[np.ndarray | None]:
     coded: list[np.ndarray | None] = []
     for owner in owners:
         values = [plain_label(value) for value in np.asarray(owner, dtype=object).tolist()]
-        if any(value is None or value != value for value in values):
+        if any(is_hole(value) for value in values):
             raise InvalidData("person contains missing values; give every row an owner")
         coded.append(np.array([book.setdefault(value, len(book)) for value in values], np.int64))
     return coded

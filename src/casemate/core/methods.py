@@ -149,6 +149,8 @@ def find(name: str) -> Method:
         InvalidData: no such method; the message offers the nearest names.
     """
     known = names()
+    if not isinstance(name, str):
+        raise InvalidData(f"a method is named by text; got {name!r}")
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else f"methods are: {', '.join(known)}"

@@ -280,7 +280,43 @@ def is_frame(x: Any) -> bool:
         return False
     import narwhals.stable.v2 as nw
 
-    return isinstance(nw.from_native(x, pass_through=True), nw.DataFrame)
+    try:
+        return isinstance(nw.from_native(x, pass_through=True), nw.DataFrame)
+    except ValueError:  # a frame whose column names repeat: read_frame says so
+        return True
+
+
+def read_frame(x: Any) -> Any:
+    """Return a table as narwhals sees it.
+
+    Raises:
+        InvalidData: two columns with one name.
+    """
+    import narwhals.stable.v2 as nw
+
+    try:
+        frame = nw.from_native(x, eager_only=True)
+        names = [str(name) for name in frame.columns]
+    except ValueError as error:  # narwhals says it over several lines
+        raise InvalidData(" ".join(str(error).split())) from None
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidData(f"two columns have the name {twice[0]!r}; rename one")
+    return frame
+
+
+def read_array(x: Any) -> np.ndarray:
+    """Return ``x`` as an array.
+
+    Raises:
+        InvalidData: rows of different lengths, or no rows at all.
+    """
+    try:
+        array = np.asarray(x)
+    except ValueError as error:
+        raise InvalidData(f"rows have different lengths ({error})") from None
+    if array.ndim == 0:
+        raise InvalidData(f"expected rows; got {type(x).__name__}")
+    return array
 
 
 def _columns(x: Any) -> dict[str, Any]:
@@ -293,12 +329,8 @@ def _columns(x: Any) -> dict[str, Any]:
                 f"a table must be two-dimensional (rows, columns); got shape {table.shape}{hint}"
             )
         return {f"x{i}": _array_column(table[:, i], f"x{i}") for i in range(table.shape[1])}
-    import narwhals.stable.v2 as nw
-
-    frame = nw.from_native(x, eager_only=True)
-    if len(set(frame.columns)) != len(frame.columns):
-        raise InvalidData("two columns have the same name; rename one")
-    return {str(name): _series(frame[name], str(name)) for name in frame.columns}
+    frame = read_frame(x)
+    return {str(name): _series(frame.get_column(name), str(name)) for name in frame.columns}
 
 
 def _array_column(values: np.ndarray, name: str) -> Any:
@@ -330,7 +362,8 @@ def _series(series: Any, name: str) -> Any:
     )
 
 
-def _is_hole(cell: Any) -> bool:
+def is_hole(cell: Any) -> bool:
+    """Tell whether a cell means "missing": None, NaN or pandas' NA."""
     # pandas.NA first: comparing it with itself gives no truth value
     return cell is None or type(cell).__name__ == "NAType" or cell != cell
 
@@ -341,8 +374,11 @@ def _infer_column(name: str, parts: list[Any]) -> Column:
         raise InvalidData(f"column {name!r} holds numbers in one part of the data and text in another")
     if not all(numeric):
         cells = [cell for part in parts for cell in part]
-        holes = [cell for cell in cells if _is_hole(cell)]
-        seen = {cell for cell in cells if not _is_hole(cell)}
+        holes = [cell for cell in cells if is_hole(cell)]
+        try:
+            seen = {cell for cell in cells if not is_hole(cell)}
+        except TypeError as error:
+            raise InvalidData(f"column {name!r} holds {error}; use numbers or text") from None
         marker: Literal["none", "nan"] | None = None
         if holes:
             marker = "none" if holes[0] is None else "nan"
@@ -378,11 +414,11 @@ def _encode(column: Column, found: Any) -> np.ndarray:
             raise InvalidData(f"column {column.name!r} holds numbers here but categories in train")
         return _finite(values, f"column {column.name!r}", holes=True)
     if column.kind != "category":
-        bad = next((cell for cell in found if not _is_hole(cell)), None)
+        bad = next((cell for cell in found if not is_hole(cell)), None)
         raise InvalidData(f"column {column.name!r} is numeric in train but holds {bad!r} here")
     codes = {cell: float(code) for code, cell in enumerate(column.categories)}
     try:
-        return np.array([np.nan if _is_hole(cell) else codes[cell] for cell in found], np.float64)
+        return np.array([np.nan if is_hole(cell) else codes[cell] for cell in found], np.float64)
     except KeyError as error:
         raise InvalidData(
             f"column {column.name!r} holds {error.args[0]!r}, a category not seen when the schema was inferred"
@@ -423,22 +459,25 @@ def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any
 
     library = nw.get_native_namespace(template)
     frame = nw.from_native(template, eager_only=True)
+    own = {str(name): name for name in frame.columns}  # pandas' default names are numbers
     cells: dict[str, Any] = {}
     for column, value in zip(columns, values, strict=True):
-        integral = frame[column.name].dtype.is_integer()
-        keep = not integral or bool((value == np.round(value)).all())
-        if library.__name__ == "pandas":
-            dtype = template[column.name].dtype
+        integral = frame.get_column(own[column.name]).dtype.is_integer()
+        dtype = template[own[column.name]].dtype if library.__name__ == "pandas" else None
+        # numpy's integers have no hole; those of pandas' extension types, polars and Arrow do
+        held = value if isinstance(dtype, np.dtype) or column.kind == "category" else value[~np.isnan(value)]
+        keep = not integral or bool((held == np.round(held)).all())
+        if dtype is not None:
             cells[column.name] = library.Series(value, dtype=dtype if keep else "float64")
         elif column.kind == "category":
-            cells[column.name] = [None if _is_hole(cell) else cell for cell in value.tolist()]
+            cells[column.name] = [None if is_hole(cell) else cell for cell in value.tolist()]
         else:
             cells[column.name] = [
                 None if cell != cell else int(cell) if integral and keep else cell for cell in value
             ]
-    order = [name for name in frame.columns if name in cells]
     if library.__name__ == "pandas":
-        return library.DataFrame({name: cells[name] for name in order})
+        return library.DataFrame({name: cells[text] for text, name in own.items()})
+    order = list(own)
     built = nw.from_dict({name: cells[name] for name in order}, backend=library)
     casts = [
         nw.col(name).cast(frame[name].dtype)

@@ -19,8 +19,9 @@ and donors are both random, and the rows of one person count as one. A person's 
 ``rank_agreement`` is Spearman's correlation of the importances in the two halves, which share no person: how far
 the order of columns would be found again on other data of half the size. Its interval is a BCa bootstrap over
 people (in at most 400 random blocks) of the linearised importance: what a row contributes as receiver plus what
-it contributes as donor. Where a redraw changes the order it is widened to Fieller's interval, which takes the
-columns as the sample: with few columns, or columns of much the same importance, it is wide. Columns of equal importance have no order to agree on, and lower it.
+it contributes as donor. Where a redraw changes the order, it is widened to Fieller's interval, which takes the
+columns as the sample: few columns tell little about agreement. Columns of equal importance have no order to agree
+on, and lower it.
 
 Cost: ``features x repeats`` predictions a row, in calls of at most 2**22 cells.
 

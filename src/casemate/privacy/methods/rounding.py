@@ -93,7 +93,7 @@ class RoundedTarget(Target):
     needs={SCORES},
     cost="none",
     null={"digits": 12},
-    title={"en": "Rounded scores", "zh": "分数取整"},
+    title={"en": "Rounded scores", "zh": "分数舍入"},
     reference="arXiv:1610.05820",
 )
 def rounding(target: Target, data: Dataset, *, digits: int = 1, run: Run | None = None) -> Change:
