@@ -218,6 +218,18 @@ def test_float32_images_are_rounded_towards_the_original(norm: str, radius: floa
     assert (length(settled.astype(np.float64) - x, norm) <= radius).all()
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_beside_large_values_a_small_radius_is_not_rounded_away(norm: str) -> None:
+    x = np.array([[1e9, 3e9, -7e8], [1e16, 0.0, 1.0]])
+    schema = Schema(columns=tuple(Column(name=name, kind="real") for name in "abc"))
+    rng = np.random.default_rng(0)
+    for radius in np.geomspace(1e-6, 1e-4, 50):
+        threat = Threat(norm=norm, radius=radius, scale="raw")
+        settled = Reach.of(x, schema, threat).settle(x + rng.normal(size=x.shape))
+        assert not any(mask.any() for mask in violations(x, settled, threat, schema).values())
+        assert (settled[1, 1:] != x[1, 1:]).any()
+
+
 def test_a_radius_that_single_precision_cannot_square_is_refused() -> None:
     with pytest.raises(InvalidThreat, match="beyond single precision"):
         ball(Threat(norm="l2", radius=1e300))
