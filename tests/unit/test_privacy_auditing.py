@@ -14,7 +14,7 @@ from scipy.stats import binom
 from casemate.core import stats
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
-from casemate.core.run import Run
+from casemate.core.run import Run, require
 from casemate.core.stats import Interval
 from casemate.core.types import Curve, Measurement, Note, PerRecord, Table
 from casemate.privacy import auditing
@@ -323,4 +323,4 @@ def test_infinite_and_huge_scores_are_reported_finite() -> None:
 
 def test_a_method_without_its_run_is_refused() -> None:
     with pytest.raises(InvalidData, match="public name"):
-        auditing.require(None)
+        require(None)

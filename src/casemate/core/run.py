@@ -153,3 +153,10 @@ class Run:
         if value is None or math.isnan(value):
             return "not_measured"
         return "inconclusive" if reason else "measured"
+
+
+def require(run: Run | None) -> Run:
+    """Return ``run``: a method that is called through its decorator always has one."""
+    if run is None:
+        raise InvalidData("call the method by its public name, which makes its Run")
+    return run

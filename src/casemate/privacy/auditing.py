@@ -18,7 +18,6 @@ from typing import NamedTuple
 import numpy as np
 
 from casemate.core import stats
-from casemate.core.errors import InvalidData
 from casemate.core.harness import per_record
 from casemate.core.methods import Quantity
 from casemate.core.run import Run
@@ -118,13 +117,6 @@ class Caught(NamedTuple):
     tpr: Interval
     fpr: Interval
     hits: np.ndarray  # (members,)
-
-
-def require(run: Run | None) -> Run:
-    """Return ``run``: a method that is called through its decorator always has one."""
-    if run is None:
-        raise InvalidData("call the method by its public name, which makes its Run")
-    return run
 
 
 def report(

@@ -37,7 +37,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 
@@ -45,7 +45,7 @@ from casemate.core import stats
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.methods import Quantity, method
-from casemate.core.run import Run
+from casemate.core.run import Run, require
 from casemate.core.schema import Schema
 from casemate.core.types import LABELS, SCORES, Explanation, Measurement, Note, Target
 
@@ -111,7 +111,7 @@ def permutation_importance(
 
     Source: Fisher, Rudin and Dominici 2019, arXiv:1801.01489.
     """
-    run = cast("Run", run)  # the decorator fills it
+    run = require(run)
     if repeats < 1 or max_rows < 4:
         got = f"{repeats}, {max_rows}"
         raise InvalidData(f"permutation_importance needs repeats >= 1 and max_rows >= 4; got {got}")

@@ -47,7 +47,7 @@ import numpy as np
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.methods import method
-from casemate.core.run import Run
+from casemate.core.run import Run, require
 from casemate.core.types import LOGITS, REFIT, SCORES, Measurement, Target
 from casemate.privacy import auditing
 from casemate.privacy.shadow import ShadowBank, shadow_bank
@@ -173,7 +173,7 @@ def lira(
     >>> lira.card.needs == {SCORES, REFIT}
     True
     """
-    run = auditing.require(run)
+    run = require(run)
     if not variance_prior >= 0:
         raise InvalidData(
             f"variance_prior is {variance_prior}; give a number >= 0 (inf: one pooled variance)"

@@ -25,7 +25,7 @@ import numpy as np
 
 from casemate.core.data import Dataset
 from casemate.core.methods import method
-from casemate.core.run import Run
+from casemate.core.run import Run, require
 from casemate.core.types import LOGITS, SCORES, Measurement, Target
 from casemate.privacy import auditing
 from casemate.privacy.confidence import confidence
@@ -57,7 +57,7 @@ def loss_attack(target: Target, data: Dataset, *, run: Run | None = None) -> lis
     >>> loss_attack.card.cost
     'one prediction a record'
     """
-    run = auditing.require(run)
+    run = require(run)
     pool = gather(data)
     kept = pool.evaluated
     seen = confidence(target, pool.rows(kept), pool.y[kept])

@@ -43,7 +43,7 @@ from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.extras import lazy
 from casemate.core.methods import method
-from casemate.core.run import Run
+from casemate.core.run import Run, require
 from casemate.core.types import LABELS, MODULE, Target, Threat
 from casemate.robustness.geometry import (
     Reach,
@@ -114,7 +114,7 @@ def pgd(
 
     Source: Madry et al. 2018, arXiv:1706.06083.
     """
-    run = cast("Run", run)  # the decorator fills it
+    run = require(run)
     radius, _ = ball(threat)
     threat = cast("Threat", threat)  # ball() refused None
     if steps < 1 or restarts < 1 or (step_size is not None and not step_size > 0):
