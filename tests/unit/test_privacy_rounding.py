@@ -103,3 +103,19 @@ def test_a_target_without_scores_is_refused() -> None:
     target = wrap_function(lambda x: np.zeros(len(x), int), outputs="labels", classes=["a", "b", "c"])
     with pytest.raises(InvalidData, match="rounding needs scores"):
         rounding(target, data)
+
+
+def test_what_stands_behind_is_bound_in_its_own_way() -> None:
+    """Only the adapter's own bind finds out what a module returns; past it, classes would be guessed."""
+    import torch
+
+    x = np.linspace(-1, 1, 20)[:, None]
+    data = Dataset(train=(x, [0, 1, 2, 1] * 5), holdout=(x, [0, 1, 2, 1] * 5))
+    from casemate.adapters.torch import make as wrap_module
+
+    model = torch.nn.Sequential(torch.nn.Linear(1, 3), torch.nn.Softmax(1))
+    plain, _ = wrap_module(model).bind(data)
+    rounded, _ = rounding(wrap_module(model), data, digits=2).target.bind(data)
+    assert rounded.caveats == plain.caveats != ()
+    assert rounded.base.schema is rounded.schema is data.schema
+    np.testing.assert_allclose(rounded.scores(x), plain.scores(x), atol=0.011)

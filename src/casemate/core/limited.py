@@ -16,17 +16,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limited(Target):
-    """A target behind a door: asking for anything not allowed raises ``MissingCapability``."""
+class Wrapper(Target):
+    """A target in front of another; what stands behind it is bound and trained in its own way."""
 
     base: Target
-    allowed: frozenset[Capability]
-    n_queries: int | None = None
-    counter: Counter = field(default_factory=Counter)
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return self.base.capabilities & self.allowed
 
     @property
     def kind(self) -> str:
@@ -42,12 +35,29 @@ class Limited(Target):
         return self._before(self.base.trained(data, seed))
 
     def bind(self, data: Dataset) -> tuple[Target, Dataset]:
-        """Bind what stands behind the door: how a model is asked and what its outputs are is for it to find out."""
+        """Bind the base: how a model is asked and what its outputs are is for it to find out."""
         base, coded = self.base.bind(data)
         return self._before(base), coded
 
     def _before(self, base: Target) -> Target:
-        return self if base is self.base else replace(self, base=base, **_shared(base))
+        return self if base is self.base else replace(self, base=base, **shared(base))
+
+    def _behind(self) -> Target:
+        """Return the base with the schema and classes that this wrapper has."""
+        return self.base if self.base.schema is self.schema else replace(self.base, **shared(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limited(Wrapper):
+    """A target behind a door: asking for anything not allowed raises ``MissingCapability``."""
+
+    allowed: frozenset[Capability]
+    n_queries: int | None = None
+    counter: Counter = field(default_factory=Counter)
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return self.base.capabilities & self.allowed
 
     def _through(self, capability: Capability, x: Any) -> Target:
         if capability not in self.capabilities:
@@ -61,7 +71,7 @@ class Limited(Target):
         if len(x):
             self.counter.add("rows", len(x))
             self.counter.add("calls")
-        return self.base if self.base.schema is self.schema else replace(self.base, **_shared(self))
+        return self._behind()
 
     def labels(self, x: Any) -> np.ndarray:
         return self._through(LABELS, x).labels(x)
@@ -81,7 +91,8 @@ class Limited(Target):
         return limit(self._through(REFIT, ()).refit(x, y, seed), self.allowed)
 
 
-def _shared(target: Target) -> dict[str, Any]:
+def shared(target: Target) -> dict[str, Any]:
+    """Return the fields that every target has, for the one put in front of it."""
     return {f.name: getattr(target, f.name) for f in fields(Target)}
 
 
@@ -94,5 +105,5 @@ def limit(
 ) -> Limited:
     """Wrap ``target`` so that only ``allowed`` can be asked of it, counted in ``counter``."""
     return Limited(
-        base=target, allowed=allowed, n_queries=n_queries, counter=counter or Counter(), **_shared(target)
+        base=target, allowed=allowed, n_queries=n_queries, counter=counter or Counter(), **shared(target)
     )

@@ -21,13 +21,14 @@ that attacks rounded scores with unrounded shadows would report more protection 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
+from casemate.core.limited import Wrapper, shared
 from casemate.core.methods import method
 from casemate.core.run import Run
 from casemate.core.types import LABELS, REFIT, SCORES, Capability, Change, Note, Target
@@ -52,40 +53,26 @@ def round_scores(scores: np.ndarray, digits: int) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RoundedTarget(Target):
+class RoundedTarget(Wrapper):
     """A target whose scores are rounded; its refits are rounded as well."""
 
-    base: Target
     digits: int
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         return self.base.capabilities & {LABELS, SCORES, REFIT}
 
-    @property
-    def kind(self) -> str:
-        return self.base.kind
-
-    def native_classes(self) -> tuple[Any, ...] | None:
-        return self.base.native_classes()
-
     def digest(self) -> str:
         return hashlib.sha256(f"rounded to {self.digits}: {self.base.digest()}".encode()).hexdigest()
 
     def labels(self, x: Any) -> np.ndarray:
-        return self._bound().labels(x)
+        return self._behind().labels(x)
 
     def scores(self, x: Any) -> np.ndarray:
-        return round_scores(self._bound().scores(x), self.digits)
+        return round_scores(self._behind().scores(x), self.digits)
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
-        return replace(self, base=self._bound().refit(x, y, seed))
-
-    def _bound(self) -> Target:
-        """Return the base with the schema and classes that binding gave this wrapper."""
-        if self.base.schema is self.schema:
-            return self.base
-        return replace(self.base, **{f.name: getattr(self, f.name) for f in fields(Target)})
+        return replace(self, base=self._behind().refit(x, y, seed))
 
 
 @method(
@@ -115,8 +102,7 @@ def rounding(target: Target, data: Dataset, *, digits: int = 1, run: Run | None 
         raise InvalidData(f"digits is {digits!r}; give a whole number from 0 to 12")
     if not target.has(SCORES):
         raise InvalidData(f"rounding needs scores, which this {target.kind} target does not offer")
-    shared = {f.name: getattr(target, f.name) for f in fields(Target)}
-    rounded = RoundedTarget(base=target, digits=int(digits), **shared)
+    rounded = RoundedTarget(base=target, digits=int(digits), **shared(target))
     weak = Note(text="Rounding is weak: label-only attacks pass it and many queries average it away.")
     return Change(
         target=rounded,
