@@ -63,6 +63,12 @@ def ill(table: dict[str, list[Any]]) -> np.ndarray:
     return np.where(np.array(table["age"]) + 20 * np.array(table["smokes"]) > 60, "yes", "no")
 
 
+def ill_by_town(table: dict[str, list[Any]]) -> np.ndarray:
+    """Labels "no", "yes" (n,) by age, smoking, and a town that is a category or a hole."""
+    turned = np.array([town in (None, "Genf") for town in table["town"]])
+    return np.where((ill(table) == "yes") ^ turned, "yes", "no")
+
+
 def frame(table: dict[str, list[Any]], library: str) -> Any:
     """The table as a pandas frame (one column of dtype category) or a polars frame."""
     if library == "polars":
@@ -88,9 +94,9 @@ def _arrays(label: Callable[[np.ndarray], Any] = three_classes) -> tuple[tuple[A
     return (x, label(x)), (xh, label(xh))
 
 
-def _frames(library: str) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+def _frames(library: str, label: Callable[[Any], Any] = ill) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     train, holdout = people(N, 2), people(N // 2, 3)
-    return (frame(train, library), ill(train)), (frame(holdout, library), ill(holdout))
+    return (frame(train, library), label(train)), (frame(holdout, library), label(holdout))
 
 
 def forest() -> Case:
@@ -137,11 +143,13 @@ def search() -> Case:
     from sklearn.model_selection import GridSearchCV, StratifiedKFold
     from sklearn.tree import DecisionTreeClassifier
 
+    from casemate.training.isolation import seeded
+
     grid = {"max_depth": [1, 3]}
     splits = StratifiedKFold(2, shuffle=True)
-    return _sklearn(
-        "search", GridSearchCV(DecisionTreeClassifier(max_features=2), grid, cv=splits), *_arrays()
-    )
+    model = GridSearchCV(DecisionTreeClassifier(max_features=2), grid, cv=splits)
+    with seeded(0):  # now and then a tree of depth 1 says one class of all
+        return _sklearn("search", model, *_arrays())
 
 
 def logistic() -> Case:
@@ -174,6 +182,103 @@ def regressor() -> Case:
 
     return _sklearn(
         "regressor", RandomForestRegressor(5, random_state=0), *_arrays(lambda x: x @ [1.0, 0.1, 0, 0.2])
+    )
+
+
+def xgb_holes() -> Case:
+    """XGBoost on an array with missing cells."""
+    from xgboost import XGBClassifier
+
+    (x, y), (xh, yh) = _arrays(lambda x: (x[:, 0] + x[:, 1] / 10 > 0) * 1)
+    x[::5, 1], xh[::7, 1] = np.nan, np.nan
+    return _sklearn("xgb_holes", XGBClassifier(n_estimators=5, max_depth=3, n_jobs=1), (x, y), (xh, yh))
+
+
+def xgb_three() -> Case:
+    """XGBoost on three classes, a random part of rows and columns a tree."""
+    from xgboost import XGBClassifier
+
+    model = XGBClassifier(
+        n_estimators=4, max_depth=2, subsample=0.7, colsample_bytree=0.8, random_state=0, n_jobs=1
+    )
+    return _sklearn("xgb_three", model, *_arrays())
+
+
+def xgb_frame() -> Case:
+    """XGBoost on a pandas frame with a column of dtype category."""
+    from xgboost import XGBClassifier
+
+    (x, y), (xh, yh) = _frames("pandas", ill_by_town)
+    model = XGBClassifier(
+        n_estimators=8, min_child_weight=0, enable_categorical=True, max_cat_to_onehot=1, n_jobs=1
+    )
+    return _sklearn("xgb_frame", model, (x, (y == "yes") * 1), (xh, (yh == "yes") * 1))
+
+
+def lgbm_frame() -> Case:
+    """LightGBM on a pandas frame with a column of dtype category, labels as text."""
+    from lightgbm import LGBMClassifier
+
+    small = {
+        "n_jobs": 1,
+        "min_child_samples": 3,
+        "min_data_per_group": 1,
+        "cat_smooth": 0,
+        "max_cat_to_onehot": 1,
+    }
+    return _sklearn(
+        "lgbm_frame", LGBMClassifier(n_estimators=20, verbose=-1, **small), *_frames("pandas", ill_by_town)
+    )
+
+
+def lgbm_booster() -> Case:
+    """A Booster of LightGBM on an array, three classes."""
+    import lightgbm
+
+    from casemate.adapters.trees import make
+
+    train, holdout = _arrays()
+    settings = {
+        "objective": "multiclass",
+        "num_class": 3,
+        "verbosity": -1,
+        "min_data_in_leaf": 5,
+        "num_threads": 1,
+    }
+    settings |= {"bagging_fraction": 0.7, "bagging_freq": 1}
+    model = lightgbm.train(settings, lightgbm.Dataset(*train), 4)
+    return Case(
+        "lgbm_booster", model, make(model), Dataset(train, holdout), holdout[0],
+        lambda rows: model.predict(rows).argmax(1), model.predict,
+    )  # fmt: skip
+
+
+def xgb_booster() -> Case:
+    """A Booster of XGBoost on a pandas frame with a column of dtype category, labels as text."""
+    import xgboost
+
+    from casemate.adapters.trees import make
+
+    train, holdout = _frames("pandas", ill_by_town)
+    matrix = xgboost.DMatrix(train[0], train[1] == "yes", enable_categorical=True)
+    model = xgboost.train(
+        {"objective": "binary:logistic", "min_child_weight": 0, "subsample": 0.7, "nthread": 1}, matrix, 8
+    )
+
+    def ask(rows: Any) -> np.ndarray:
+        p = model.predict(xgboost.DMatrix(rows, enable_categorical=True))
+        return np.column_stack([1 - p, p])
+
+    target = make(model, classes=["no", "yes"])
+    names = np.array(["no", "yes"])
+    return Case(
+        "xgb_booster",
+        model,
+        target,
+        Dataset(train, holdout),
+        holdout[0],
+        lambda rows: names[ask(rows).argmax(1)],
+        ask,
     )
 
 
@@ -330,6 +435,7 @@ CASES: dict[str, Callable[[], Case]] = {
     made.__name__: made
     for made in (
         forest, pipeline, polars_pipeline, search, logistic, vectors, holes, regressor,
+        xgb_holes, xgb_three, xgb_frame, lgbm_frame, lgbm_booster, xgb_booster,
         torch_binary, torch_dropout, torch_softmax, torch_values, torch_images, remote_scores, remote_labels,
     )
 }  # fmt: skip

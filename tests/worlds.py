@@ -3,9 +3,15 @@
 
 from __future__ import annotations
 
+import atexit
+import hashlib
+import os
+import pickle
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +22,7 @@ import casemate as cm
 from casemate.core import harness
 from casemate.core.methods import Card, Method
 from casemate.core.run import Run
-from casemate.core.types import MODULE, REFIT, Measurement, Target
+from casemate.core.types import LABELS, MODULE, REFIT, Measurement, Target
 
 STRICT = 1 - 1e-6  # interval level of the controls: each fails by chance once in a million
 
@@ -47,6 +53,16 @@ def model(card: Card, x: np.ndarray, y: np.ndarray, *, memorise: bool = False) -
     return cm.wrap(LogisticRegression().fit(x, y))
 
 
+def from_file(card: Card, raw: bytes) -> Target:
+    """Return a target that says it was loaded from a file of these bytes."""
+    digest = hashlib.sha256(raw).hexdigest()
+    path = Path(tempfile.gettempdir()) / f"casemate-world-{os.getpid()}-{digest[:16]}"
+    path.write_bytes(raw)
+    atexit.register(path.unlink, missing_ok=True)
+    source = {"path": str(path), "sha256": digest, "format": "pickle"}
+    return replace(model(card, *rows(60, 3)), source=source)
+
+
 @dataclass(frozen=True)
 class World:
     """A bound target, its data, and the model behind it."""
@@ -58,7 +74,8 @@ class World:
     def of(card: Card, target: Target, train: tuple[Any, Any], holdout: tuple[Any, Any]) -> World:
         bound, data = target.bind(cm.Dataset(train=train, holdout=holdout))
         data = data.with_ids(np.arange(len(train[1])), len(train[1]) + np.arange(len(holdout[1])))
-        return World(bound.limited_to(*card.needs), data)
+        asked = {LABELS} if card.kind == "defence" else set()  # harden measures utility as well
+        return World(bound.limited_to(*card.needs, *asked), data)
 
 
 def plain(card: Card, n: int = 60) -> World:
@@ -66,9 +83,20 @@ def plain(card: Card, n: int = 60) -> World:
     return World.of(card, model(card, *train), train, holdout)
 
 
+def _steals(card: Card) -> bool:
+    """Tell what copies a model: there is nothing to steal where the labels are the model's answers already."""
+    return card.property == "confidentiality" and card.kind == "attack"
+
+
 def null(card: Card) -> World:
-    """Nothing to find: a model that saw neither part; for explainers, labels without any cause."""
+    """Nothing to find: a model that saw neither part; labels without any cause; labels that are the answers."""
     train, holdout, other = rows(200, 1), rows(200, 2), rows(200, 3)
+    if card.name == "scan_artefact":
+        return World.of(card, from_file(card, pickle.dumps({"threshold": 0.5})), train, holdout)
+    if _steals(card):
+        target = model(card, *other)
+        answers = ((x, target.model.predict(x)) for x, _ in (train, holdout))
+        return World.of(card, target, *answers)
     if card.kind == "explainer":
         draw = np.random.default_rng(4)
         train, holdout, other = ((x, draw.integers(0, 2, len(y))) for x, y in (train, holdout, other))
@@ -76,7 +104,14 @@ def null(card: Card) -> World:
 
 
 def planted(card: Card) -> World:
-    """Something to find: memorised random labels for attacks, one causal column for explainers and evasion."""
+    """Something to find: memorised random labels, one causal column, answers that the labels say nothing about."""
+    if card.name == "scan_artefact":
+        unknown = from_file(card, b"cmy_models\nNet\n.")  # a class that nobody vouched for
+        return World.of(card, unknown, rows(200, 1), rows(200, 2))
+    if _steals(card):
+        draw = np.random.default_rng(6)
+        train, holdout = ((x, draw.integers(0, 2, len(y))) for x, y in (rows(200, 1), rows(200, 2)))
+        return World.of(card, model(card, *rows(200, 3)), train, holdout)
     if card.kind in ("attack", "check"):
         draw = np.random.default_rng(5)
         train, holdout = ((x, draw.integers(0, 2, len(y))) for x, y in (rows(200, 1), rows(200, 2)))

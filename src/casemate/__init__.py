@@ -30,6 +30,7 @@ _HOME = {
     "Threat": "core.types",
     "audit": "api",
     "compare": "api",
+    "explain": "api",
     "harden": "api",
     "load": "api",
     "method": "api",
@@ -52,6 +53,7 @@ __all__ = [
     "Threat",
     "audit",
     "compare",
+    "explain",
     "harden",
     "load",
     "method",
@@ -60,7 +62,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from casemate.api import audit, compare, harden, load, method, methods, wrap
+    from casemate.api import audit, compare, explain, harden, load, method, methods, wrap
     from casemate.core.data import Dataset
     from casemate.core.errors import CasemateError
     from casemate.core.schema import Column, Relation, Schema

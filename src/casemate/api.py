@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs: wrap, load, method, methods, audit, harden, compare. No mathematics here."""
+"""The verbs: wrap, load, method, methods, audit, harden, compare, explain. No mathematics here."""
 
 from __future__ import annotations
 
@@ -7,26 +7,36 @@ import hashlib
 import importlib
 import logging
 import secrets
-import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
 from casemate import __version__
-from casemate.core import harness
+from casemate.core import harness, rng
 from casemate.core.data import Dataset
 from casemate.core.errors import CasemateError, InvalidData
 from casemate.core.methods import Card, Method, Spec, every, find
 from casemate.core.run import Progress, Run
-from casemate.core.types import REFIT, Change, Measurement, PerRecord, Recipe, Target, Task, Threat
+from casemate.core.types import (
+    REFIT,
+    Change,
+    Explanation,
+    Measurement,
+    PerRecord,
+    Recipe,
+    Target,
+    Task,
+    Threat,
+)
 from casemate.report.compare import Comparison
 from casemate.report.compare import compare as _compare
 from casemate.report.model import Report, environment
+from casemate.training.pieces import TrainingPieces, merge
 
 Effort = Literal["quick", "standard", "deep"]
 logger = logging.getLogger("casemate")
@@ -65,7 +75,7 @@ def wrap(
         return model
     if isinstance(classes, str) or not isinstance(classes, Iterable | None):
         raise InvalidData(f"classes must be a list of labels; got {classes!r}")
-    for name in ("torch", "sklearn", "remote"):
+    for name in ("torch", "trees", "sklearn", "remote"):
         adapter = importlib.import_module(f"casemate.adapters.{name}")
         if adapter.accepts(model):
             made: Target = adapter.make(
@@ -77,43 +87,45 @@ def wrap(
     )
 
 
-def load(model: str, *, device: str | None = None) -> Target:
-    """Load a target from ``package.module:function``; the function takes nothing and returns a model or Target.
+def load(
+    model: str | Path,
+    *,
+    device: str | None = None,
+    trust: Collection[str] = (),
+    factory: str | None = None,
+) -> Target:
+    """Load a target from a model file, or from ``package.module:function``.
 
-    This imports and runs your own code, with your rights.
+    A file is scanned before anything is built from it, and refused unless the scan is clean: pickle and joblib in any
+    compression, torch state dicts and safetensors (with ``factory``), XGBoost JSON or UBJ, LightGBM text. A function
+    takes nothing and returns a model or Target; it is your own code and runs with your rights.
+
+    Args:
+        model: the path of a file, or ``package.module:function``.
+        device: where a torch model runs.
+        trust: exact names ``package.module.Class`` that the file may hold beside the allow-list.
+        factory: ``package.module:function`` that builds the torch module a state dict belongs to.
 
     Raises:
-        InvalidData: a name that cannot be imported, or a file (reading model files is not built yet).
+        HostileArtefact: the file would run code. UnknownArtefact: it names a class that is not on the allow-list.
+        InvalidData: a file that cannot be read, or a name that cannot be imported.
 
     >>> load("sklearn.dummy:DummyClassifier").kind
     'scikit-learn'
     """
-    path, _, name = str(model).partition(":")
-    if not name:
-        known = "a file" if Path(str(model)).exists() else "not a file"
-        raise InvalidData(
-            f"MODEL {model!r} is {known}; give package.module:function (model files cannot be read safely yet)"
-        )
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: the user's own module lies beside them
-    try:
-        module = importlib.import_module(path)
-    except ImportError as error:
-        raise InvalidData(f"MODEL {model!r}: cannot import {path!r} ({error})") from error
-    except Exception as error:
-        raise InvalidData(
-            f"MODEL {model!r}: importing {path!r} raised {type(error).__name__}: {error}"
-        ) from error
-    if not hasattr(module, name):
-        raise InvalidData(f"MODEL {model!r}: module {path!r} has no {name!r}")
-    factory = getattr(module, name)
-    if not callable(factory):
-        return wrap(factory, device=device)
-    try:
-        made = factory()
-    except Exception as error:
-        raise InvalidData(f"MODEL {model!r}: {name}() raised {type(error).__name__}: {error}") from error
-    return wrap(made, device=device)
+    from casemate.adapters import files
+
+    if not isinstance(model, (str, Path)):
+        raise InvalidData(f"MODEL {model!r} is not a file; give a path or package.module:function")
+    name = str(model)
+    if isinstance(model, str) and files.names_function(name):
+        if trust or factory:
+            raise InvalidData(f"MODEL {name!r} is a function: trust= and factory= are for files")
+        made = files.imported("MODEL", name)
+        return wrap(files.called("MODEL", name) if callable(made) else made, device=device)
+    loaded = files.load_file(model, trust=trust, factory=factory)
+    target = wrap(loaded.model, device=device)
+    return replace(target, source=loaded.source, caveats=(*target.caveats, *loaded.notes))
 
 
 def method(name: str, **params: Any) -> Spec:
@@ -147,6 +159,7 @@ def audit(
     effort: Effort = "standard",
     seed: int = 0,
     like: Report | str | Path | None = None,
+    show_records: bool = False,
     progress: Progress | None = None,
 ) -> Report:
     """Attack and check a target as its access allows, and return every number with its interval and attacker.
@@ -163,6 +176,7 @@ def audit(
         seed: of every draw. ``like`` takes precedence.
         like: an earlier report on the same data: its seed, effort, threat, methods and parameters are used
             again and rows keep their opaque ids, so that the two can be compared pair by pair.
+        show_records: let single records enter the report, as examples of what an attack changed.
         progress: called with (what, done, total).
 
     Raises:
@@ -177,7 +191,7 @@ def audit(
     >>> report["utility", "accuracy"].n
     284
     """
-    if effort not in tuple(harness.N_POINTS):
+    if effort not in harness.EFFORTS:
         raise InvalidData(f"effort {effort!r} is unknown; use quick, standard or deep")
     _expect("data", data, Dataset)
     _expect("threat", threat, Threat, optional=True)
@@ -200,16 +214,20 @@ def audit(
             "like= was made on other data (digests differ); compare needs the same rows in the same order"
         )
     data, people = _opaque(data, key)
-    deadline = time.monotonic() + harness.QUICK_SECONDS if effort == "quick" else None
+    # what refits comes last: under a deadline it takes the time that is left
+    chosen.sort(key=lambda pair: REFIT in pair[0].card.needs)
+    clock = harness.Clock.of(
+        effort, [item.card for item, _ in chosen if not harness.unavailable(item.card, target)]
+    )
 
     def run_of(card: Card, **fields: Any) -> Run:
-        return Run(card=card, seed=seed, effort=effort, progress=progress, deadline=deadline, **fields)
+        options: dict[str, Any] = {"seed": seed, "effort": effort, "progress": progress, **fields}
+        return Run(card=card, deadline=clock.deadline(card), show_records=show_records, **options)
 
     measured: list[Measurement] = harness.utility(target, data, run_of(harness.UTILITY))
     ran: list[dict[str, Any]] = []
     resolved: Threat | None = threat
-    # what refits comes last: under a deadline it takes the time that is left
-    for item, params in sorted(chosen, key=lambda pair: REFIT in pair[0].card.needs):
+    for item, params in chosen:
         card = item.card
         run = run_of(card, threat=harness.resolve(threat, card, target, data), pinned=frozenset(params))
         resolved = resolved if resolved and resolved.norm else run.threat or resolved
@@ -256,10 +274,14 @@ def audit(
 
 
 def harden(target: Any, data: Dataset, *, using: Sequence[str | Spec], seed: int = 0) -> Change:
-    """Apply defences in order and return the new target with utility before and after.
+    """Apply defences and return the new target with utility before and after.
+
+    Defences of the training (those that return ``TrainingPieces``) are merged, whatever their place in ``using``,
+    and the model is trained once by the merged recipe, which later refits and shadow models repeat. The others follow
+    in their order. ``params`` of the Change are the parameters of each defence under its name.
 
     Raises:
-        InvalidData: no defence named, or a method that is not a defence.
+        InvalidData: no defence named, one named twice, a method that is not a defence, two that replace one part.
 
     >>> from sklearn.naive_bayes import GaussianNB
     >>> X, y = np.array([[0.0], [1.0], [0.2], [0.9]]), np.array([0, 1, 0, 1])
@@ -269,28 +291,72 @@ def harden(target: Any, data: Dataset, *, using: Sequence[str | Spec], seed: int
     """
     _expect("data", data, Dataset)
     seed = _whole("seed", seed)
-    specs = _specs("using", using)
-    if not specs:
-        raise InvalidData("using= names no defence")
+    chosen = _defences(using)
     target, data = _bound(wrap(target), data, seed)
-    first, changes = target, []
-    for spec in specs:
-        item = find(spec.name)
-        if item.card.kind != "defence":
-            raise InvalidData(f"{spec.name} is a {item.card.kind}, not a defence")
-        if reason := harness.unavailable(item.card, target):
-            raise InvalidData(f"{spec.name} {reason}")
-        chosen = harness.parameters(item, "standard", spec.params)
-        changes.append(item.function(target, data, **chosen, run=Run(card=item.card, seed=seed)))
-        target = changes[-1].target
+    first, changes = target, _retrained(target, data, [pair for pair in chosen if _trains(pair[0])], seed)
+    target = changes[-1].target if changes else target
+    for item, params in chosen:
+        if not _trains(item):
+            changes.append(_applied(item, target, data, params, seed))
+            target = changes[-1].target
     made = Change(
         target=target,
         method="+".join(change.method for change in changes),
-        params={name: value for change in changes for name, value in change.params.items()},
+        params={name: params for change in changes for name, params in change.params.items()},
         summary="; ".join(change.summary for change in changes),
         evidence=tuple(piece for change in changes for piece in change.evidence),
     )
     return harness.change_of(first, made, data, Run(card=harness.UTILITY, seed=seed))
+
+
+def _defences(using: Any) -> list[tuple[Method, dict[str, Any]]]:
+    """Read ``using=``: each defence once, with all its parameters."""
+    specs = _specs("using", using)
+    if not specs:
+        raise InvalidData("using= names no defence")
+    names = [spec.name for spec in specs]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise InvalidData(f"{twice[0]} is named twice; a defence is applied once")
+    found = [(find(spec.name), spec) for spec in specs]
+    for item, _ in found:
+        if item.card.kind != "defence":
+            raise InvalidData(f"{item.card.name} is a {item.card.kind}, not a defence")
+    return [(item, harness.parameters(item, "standard", spec.params)) for item, spec in found]
+
+
+def _trains(item: Method) -> bool:
+    """Tell whether a defence works on the training: its function says so by what it returns."""
+    return get_type_hints(item.function)["return"] is TrainingPieces
+
+
+def _applied(item: Method, target: Target, data: Dataset, params: dict[str, Any], seed: int) -> Any:
+    if reason := harness.unavailable(item.card, target):
+        raise InvalidData(f"{item.card.name} {reason}")
+    made = item.function(target, data, **params, run=Run(card=item.card, seed=seed))
+    return replace(made, params={item.card.name: made.params}) if isinstance(made, Change) else made
+
+
+def _retrained(
+    target: Target, data: Dataset, chosen: list[tuple[Method, dict[str, Any]]], seed: int
+) -> list[Change]:
+    """Train the target once by the merged pieces of all training defences; not at all where they change nothing."""
+    if not chosen:
+        return []
+    merged = merge([(item.card.name, _applied(item, target, data, p, seed)) for item, p in chosen])
+    if unused := sorted(set(merged.filled()) - {"recipe"}):
+        raise InvalidData(f"a training defence replaces the {unused[0]}, which no training loop takes")
+    if merged.recipe is not None:
+        fresh = target.with_recipe(merged.recipe)
+        target = fresh.refit(data.train.x, data.train.y, rng.child_seed(seed, "harden"))
+    return [
+        Change(
+            target=target,
+            method="+".join(item.card.name for item, _ in chosen),
+            params={item.card.name: params for item, params in chosen},
+            summary=merged.summary,
+            evidence=merged.evidence,
+        )
+    ]
 
 
 def compare(before: Report, *after: Report, gates: str | Path | None = None) -> Comparison:
@@ -310,6 +376,59 @@ def compare(before: Report, *after: Report, gates: str | Path | None = None) -> 
     for name, report in (("before", before), *(("after", later) for later in after)):
         _expect(name, report, Report)
     return _compare(before, *after, gates=gates)
+
+
+def explain(
+    target: Any,
+    data: Dataset,
+    *,
+    rows: Sequence[int] | int | None = None,
+    method: str | Spec | None = None,
+    seed: int = 0,
+) -> Explanation:
+    """Explain single rows of holdout, or the model as a whole; with errors, and how far the picture fits.
+
+    An explanation describes the model, not causes in the world.
+
+    Args:
+        target: what ``wrap`` returned, or a model that ``wrap`` accepts.
+        data: train says what rows are like; rows of holdout are explained.
+        rows: places in holdout, counted from 0; None for the model as a whole.
+        method: an explainer; None means ``lime`` for rows and ``permutation_importance`` for the model.
+        seed: of every draw: the same seed explains a row in the same way, alone or among others.
+
+    Raises:
+        InvalidData: a row that is not in holdout, a method that is no explainer or cannot explain rows.
+
+    >>> from sklearn.datasets import load_breast_cancer
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> X, y = load_breast_cancer(return_X_y=True, as_frame=True)
+    >>> data = Dataset(train=(X[::2], y[::2]), holdout=(X[1::2], y[1::2]))
+    >>> why = explain(DecisionTreeClassifier(max_depth=2, random_state=0).fit(X[::2], y[::2]), data, rows=[3])
+    >>> why.rules[0][why.names.index("worst perimeter")]
+    '95.54 < worst perimeter <= 125.4'
+    """
+    _expect("data", data, Dataset)
+    seed = _whole("seed", seed)
+    named = ("permutation_importance" if rows is None else "lime") if method is None else method
+    spec = _specs("method", [named])[0]
+    item, params = find(spec.name), dict(spec.params)
+    if item.card.kind != "explainer":
+        raise InvalidData(f"{spec.name} is {_a(item.card.kind)}, not an explainer")
+    if rows is not None:
+        if "rows" not in harness.parameters(item, "standard", params):
+            raise InvalidData(
+                f"{spec.name} explains the model as a whole; leave rows= out, or use method='lime'"
+            )
+        params["rows"] = [rows] if isinstance(rows, (int, np.integer)) else rows
+    target, data = _bound(wrap(target), data, seed)
+    run = Run(card=item.card, seed=seed, pinned=frozenset(params))
+    made: Explanation = harness.invoke(item, target, data, run, params)
+    return made
+
+
+def _a(noun: str) -> str:
+    return f"an {noun}" if noun[0] in "aeiou" else f"a {noun}"
 
 
 def _whole(name: str, value: Any) -> int:

@@ -72,9 +72,7 @@ def hospital(seed: int = 0) -> Case:
         title="Hospital: who sees a doctor four times a year or more?",
         about=f"RAND Health Insurance Experiment: {len(table):,} person-years of {len(people):,} people",
         model=_forest(),
-        data=_halves(
-            table[[*HOSPITAL_COLUMNS, "zper"]], outcome, inside, person="zper", sensitive=("black", "female")
-        ),
+        data=_halves(table[[*HOSPITAL_COLUMNS, "zper"]], outcome, inside, ("black", "female"), person="zper"),
     )
 
 
@@ -98,7 +96,7 @@ def bank(seed: int = 0) -> Case:
         title="Bank: is the mortgage approved?",
         about=f"Boston mortgage applications (Hunter and Walker 1996): {len(rows):,} applications",
         model=_forest(),
-        data=_halves(rows, outcome, inside, sensitive=("black", "hispan", "male")),
+        data=_halves(rows, outcome, inside, ("black", "hispan", "male")),
     )
 
 
@@ -148,10 +146,10 @@ def folder_for(name: str, out: Path | None) -> Path:
 
 
 def run(case: Case, *, seed: int = 0, progress: Progress | None = None) -> Report:
-    """Train the model of a demo on its training rows and audit it at effort quick."""
+    """Train the model of a demo on its training rows and audit it at effort quick; the records are public."""
     from casemate.api import audit
 
-    return audit(case.model, case.data, effort="quick", seed=seed, progress=progress)
+    return audit(case.model, case.data, effort="quick", seed=seed, show_records=True, progress=progress)
 
 
 def in_plain_words(report: Report, lang: str = "en") -> str:
@@ -186,19 +184,17 @@ def in_plain_words(report: Report, lang: str = "en") -> str:
 def _forest() -> Any:
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(
-        random_state=0
-    )  # 100 trees, grown until the leaves are pure; takes holes as they are
+    # 100 trees, grown until the leaves are pure; takes holes as they are
+    return RandomForestClassifier(random_state=0)
 
 
-def _halves(
-    rows: Any, outcome: Any, inside: Any, *, person: str | None = None, sensitive: tuple[str, ...] = ()
-) -> Dataset:
+def _halves(rows: Any, outcome: Any, inside: Any, who: Any = (), *, person: str | None = None) -> Dataset:
     from casemate.core.data import Dataset
 
     return Dataset(
         train=(rows[inside].reset_index(drop=True), outcome[inside]),
         holdout=(rows[~inside].reset_index(drop=True), outcome[~inside]),
         person=person,
-        sensitive=sensitive,
+        sensitive=who,
+        immutable=who,  # nobody changes who they are to get a loan
     )

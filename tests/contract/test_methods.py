@@ -20,7 +20,6 @@ import casemate as cm
 from casemate.core import harness
 from casemate.core.errors import CasemateError
 from casemate.core.methods import PACKAGES, find, names
-from casemate.core.run import Run
 from casemate.core.types import MODULE, REFIT, Measurement, Table, Target
 
 METHODS = sorted(names())
@@ -30,10 +29,7 @@ MAX_CPU_SECONDS = 8.0
 
 
 def defend(name: str, world: worlds.World, **params: Any) -> cm.Change:
-    method = find(name)
-    chosen = harness.parameters(method, "standard", params)
-    change: cm.Change = method.function(world.target, world.data, **chosen, run=Run(card=method.card))
-    return change
+    return cm.harden(world.target, world.data, using=[cm.method(name, **params)])
 
 
 @pytest.mark.parametrize("name", METHODS)

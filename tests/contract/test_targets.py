@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from casemate.core.errors import BudgetExhausted, InvalidData, MissingCapability
-from casemate.core.types import LABELS, LOGITS, MODULE, REFIT, SCORES, Capability, Target
+from casemate.core.types import LABELS, LOGITS, MODULE, REFIT, SCORES, TREES, Capability, Target
 
 torch = pytest.importorskip("torch")
 try:  # what joblib's workers are sent
@@ -30,6 +30,12 @@ WITH_LOGITS = [
     "pipeline",
     "logistic",
     "holes",
+    "xgb_holes",
+    "xgb_three",
+    "xgb_frame",
+    "lgbm_frame",
+    "lgbm_booster",
+    "xgb_booster",
     "torch_binary",
     "torch_dropout",
     "torch_softmax",
@@ -37,7 +43,18 @@ WITH_LOGITS = [
 ]
 TORCH = [name for name in ALL if name.startswith("torch_")]
 REFITTED = [name for name in ALL if not name.startswith("remote_")]
-RANDOM = ["forest", "polars_pipeline", "search", "regressor", *TORCH]  # whose training draws random numbers
+BOOSTERS = ["lgbm_booster", "xgb_booster"]
+BOOSTED = ["xgb_holes", "xgb_three", "xgb_frame", "lgbm_frame", *BOOSTERS]
+WITH_TREES = ["forest", "holes", "regressor", "search", *BOOSTED]
+RANDOM = [
+    "forest",
+    "polars_pipeline",
+    "search",
+    "regressor",
+    "xgb_three",
+    *BOOSTERS,
+    *TORCH,
+]  # whose training draws random numbers
 VALUES = ["regressor", "torch_values"]
 
 
@@ -251,7 +268,19 @@ def test_it_travels_to_a_worker(name: str) -> None:
 # ---------------------------------------------------------------------- missing cells, frames
 
 
-@pytest.mark.parametrize("name", ["pipeline", "polars_pipeline", "holes", "remote_labels"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pipeline",
+        "polars_pipeline",
+        "holes",
+        "remote_labels",
+        "xgb_holes",
+        "xgb_frame",
+        "lgbm_frame",
+        "xgb_booster",
+    ],
+)
 def test_models_that_take_missing_cells_get_them(name: str) -> None:
     target, data = micro.bound(name)
     assert np.isnan(data.holdout.x).any()
@@ -272,7 +301,7 @@ def test_models_that_cannot_take_missing_cells_say_so_in_one_line(name: str) -> 
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["pipeline", "polars_pipeline"])
+@pytest.mark.parametrize("name", ["pipeline", "polars_pipeline", "xgb_frame", "lgbm_frame", "xgb_booster"])
 def test_columns_in_another_order_give_the_same_predictions(name: str) -> None:
     case, (target, data) = micro.case(name), micro.bound(name)
     order = ["town", "smokes", "income", "age"]
@@ -281,6 +310,8 @@ def test_columns_in_another_order_give_the_same_predictions(name: str) -> None:
         micro.frame(micro.people(n, seed), library) for n, seed in ((micro.N, 2), (micro.N // 2, 3))
     )
     labels = [micro.ill(micro.people(n, seed)) for n, seed in ((micro.N, 2), (micro.N // 2, 3))]
+    if name == "xgb_frame":
+        labels = [(part == "yes") * 1 for part in labels]
     mixed = type(data)((train[order], labels[0]), (holdout[order], labels[1]))
     other, coded = case.target.bind(mixed)
     assert other.schema is not None and other.schema.names == order
@@ -292,6 +323,42 @@ def test_bound_once_it_stays_bound(name: str) -> None:
     target, data = micro.bound(name)
     again, same = target.bind(data)
     assert again is target and same is data
+
+
+# ---------------------------------------------------------------------- trees
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_trees_are_offered_by_models_of_trees_alone(name: str) -> None:
+    assert micro.bound(name)[0].has(TREES) == (name in WITH_TREES)
+
+
+@pytest.mark.parametrize("name", WITH_TREES)
+def test_the_node_table_says_what_the_target_says(name: str) -> None:
+    target, data = micro.bound(name)
+    table = target.trees()
+    assert target.schema is not None
+    assert len(table.dtypes) == len(target.schema.columns) and table.feature.max() < len(table.dtypes)
+    for x in (data.train.x, data.holdout.x):
+        scores = table.scores(x)
+        if name in VALUES:
+            np.testing.assert_allclose(scores[:, 0], target.labels(x), rtol=1e-6)
+        else:
+            np.testing.assert_allclose(scores, target.scores(x), atol=1e-6)
+            assert (scores.argmax(1) == target.labels(x)).mean() > 0.95  # but for ties
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_TREES if name in REFITTED])
+def test_the_node_table_of_a_refit_is_its_own(name: str) -> None:
+    target, data = micro.bound(name)
+    keep = data.train.y != 0 if len(target.classes) > 2 else np.arange(len(data.train)) % 2 == 0
+    fresh = target.refit(data.train.x[keep], data.train.y[keep], 3)
+    table, x = fresh.trees(), data.holdout.x
+    if name in VALUES:
+        np.testing.assert_allclose(table.scores(x)[:, 0], fresh.labels(x), rtol=1e-6)
+    else:
+        np.testing.assert_allclose(table.scores(x), fresh.scores(x), atol=1e-6)
+        assert np.abs(table.scores(x) - target.trees().scores(x)).max() > 1e-3
 
 
 # ---------------------------------------------------------------------- gradients
@@ -401,7 +468,17 @@ def test_a_refit_learns_from_what_it_is_given(name: str) -> None:
         assert (mirror == turned).mean() > (mirror == y).mean()
 
 
-@pytest.mark.parametrize("name", [n for n in REFITTED if n in SCORED and n not in ("pipeline", "logistic")])
+TWO = [
+    "pipeline",
+    "logistic",
+    "xgb_holes",
+    "xgb_frame",
+    "lgbm_frame",
+    "xgb_booster",
+]  # none is left of one class
+
+
+@pytest.mark.parametrize("name", [n for n in REFITTED if n in SCORED and n not in TWO])
 def test_a_class_that_a_refit_never_saw_gets_nothing_or_little(name: str) -> None:
     target, data = micro.bound(name)
     keep = data.train.y != 0
@@ -409,7 +486,9 @@ def test_a_class_that_a_refit_never_saw_gets_nothing_or_little(name: str) -> Non
     scores = fresh.scores(data.holdout.x)
     assert scores.shape == (len(data.holdout), len(target.classes))
     np.testing.assert_allclose(scores.sum(1), 1, atol=1e-12)
-    if name not in TORCH:
+    if name in BOOSTERS:  # they are told how many classes there are
+        assert (scores[:, 0] < 0.1).all()
+    elif name not in TORCH:
         assert (scores[:, 0] == 0).all()
         assert (fresh.labels(data.holdout.x) > 0).all()
 
@@ -440,6 +519,7 @@ def test_what_is_not_offered_is_missing(name: str) -> None:
         SCORES: lambda: target.scores(x),
         LOGITS: lambda: target.logits(x),
         MODULE: target.module,
+        TREES: target.trees,
         REFIT: lambda: target.refit(x, y, 0),
     }
     for capability, ask in asks.items():
@@ -454,7 +534,13 @@ def test_limits_hold_and_count(name: str) -> None:
     x, y = data.holdout.x, data.holdout.y
     view: Any = target.limited_to(LABELS)
     assert view.capabilities == {LABELS}
-    for ask in (lambda: view.scores(x), lambda: view.logits(x), view.module, lambda: view.refit(x, y, 0)):
+    for ask in (
+        lambda: view.scores(x),
+        lambda: view.logits(x),
+        view.module,
+        view.trees,
+        lambda: view.refit(x, y, 0),
+    ):
         with pytest.raises(MissingCapability):
             ask()
     assert (view.labels(x) == target.labels(x)).all()
@@ -471,6 +557,8 @@ def test_a_view_made_before_binding_is_the_view_of_the_bound_target(name: str) -
     np.testing.assert_array_equal(view.labels(coded.holdout.x), target.labels(data.holdout.x))
     if target.has(MODULE):
         assert not view.module().training
+    if target.has(TREES):
+        assert repr(view.trees()) == repr(target.trees())
 
 
 @pytest.mark.parametrize("name", REFITTED)

@@ -84,7 +84,9 @@ def test_the_shell_examples_use_options_that_exist(name: str, capsys: pytest.Cap
     from casemate.cli import run
 
     commands = shell_commands((ROOT / name).read_text("utf-8"))
-    assert {command for command, _ in commands} == {"demo", "audit", "compare", "methods", "doctor"}
+    assert {command for command, _ in commands} == {
+        "demo", "audit", "scan", "schema", "compare", "methods", "doctor",
+    }  # fmt: skip
     for command, options in commands:
         assert run([command, "--help"]) == 0
         assert options <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each planted bug of mutants.toml, applied to a copy of the real source, must make the ordinary tests fail."""
+"""Each planted bug of the *.toml here, applied to a copy of the real source, must make the ordinary tests fail."""
 
 from __future__ import annotations
 
@@ -15,9 +15,11 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-MUTANTS: list[dict[str, str]] = tomllib.loads(
-    (Path(__file__).parent / "mutants.toml").read_text(encoding="utf-8")
-)["mutant"]
+MUTANTS: list[dict[str, str]] = [
+    mutant
+    for path in sorted(Path(__file__).parent.glob("*.toml"))
+    for mutant in tomllib.loads(path.read_text(encoding="utf-8"))["mutant"]
+]
 
 
 def title(mutant: dict[str, str]) -> str:

@@ -165,13 +165,6 @@ def test_one_hot_columns_move_together_and_bear_their_common_name() -> None:
     np.testing.assert_allclose(found.values[0, 1, 0], 2 * drawn.var(), rtol=0.2)
 
 
-def test_a_group_without_a_common_stem_lists_its_columns() -> None:
-    names = [
-        module._together(group) for group in (("a=x", "a=y"), ("red", "rest"), ("only",), ("p_a", "q_a"))
-    ]
-    assert names == ["a", "red+rest", "only", "p_a+q_a"]
-
-
 def classes(n: int = 400) -> tuple[LogisticRegression, cm.Dataset]:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2 * n, 3))

@@ -1,24 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
-"""scikit-learn estimators as targets: classifiers, regressors, pipelines, searches, ensembles of them."""
+"""scikit-learn estimators as targets: classifiers, regressors, pipelines, searches, ensembles of them.
+
+Estimators of XGBoost and LightGBM follow the same interface and come here too: see _boosting.py.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import pickle
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
-from casemate.adapters import _shared
+from casemate.adapters import _boosting, _nodes, _shared
 from casemate.core import rng
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.extras import installed, needs
+from casemate.core.nodes import NodeTable, two_columns
 from casemate.core.schema import is_frame
-from casemate.core.types import LABELS, LOGITS, REFIT, SCORES, Capability, Recipe, Target, Task, plain_label
+from casemate.core.types import (
+    LABELS,
+    LOGITS,
+    REFIT,
+    SCORES,
+    TREES,
+    Capability,
+    Recipe,
+    Target,
+    Task,
+    plain_label,
+)
 from casemate.training.isolation import seeded, user_code
 
 ADVICE = "give it data of the columns and types it was trained on"
@@ -29,8 +44,8 @@ class SklearnTarget(Target):
     """An estimator and how to feed it. The estimator itself is never changed: refits work on a clone.
 
     SCORES where it has ``predict_proba``; LOGITS where its ``decision_function`` was seen, on rows of the data, to
-    be the logits of those probabilities; REFIT unless a part of it is frozen. Predictions run on one thread, so
-    that their bytes do not depend on ``n_jobs``.
+    be the logits of those probabilities; TREES where the node table was seen to give the same; REFIT unless a part
+    of it is frozen. Predictions run on one thread, so that their bytes do not depend on ``n_jobs``.
 
     >>> from sklearn.linear_model import LogisticRegression
     >>> model = LogisticRegression().fit([[0.0], [1.0]], ["no", "yes"])
@@ -42,23 +57,36 @@ class SklearnTarget(Target):
     # how rows reach the model: as the data came, as a bare array, or under the names the model was fitted with
     form: Literal["native", "array", "named"] = "native"
     exact_logits: bool = False  # decision_function was compared with predict_proba
+    exact_table: bool = False  # the node table was compared with the model
+    numbered: tuple[
+        Any, ...
+    ] = ()  # the labels that class numbers 0, 1, ... stand for (XGBoost knows numbers only)
+    cast: tuple[
+        tuple[str, tuple[Any, ...]], ...
+    ] = ()  # columns the model knows as categories, the data as plain
+    changed: Any = None  # an unfitted estimator that refits clone in place of the model (with_recipe)
 
     @property
     def capabilities(self) -> frozenset[Capability]:
         offered = {LABELS}
         if not _frozen_part(self.model):
             offered.add(REFIT)
-        if self.task != "regression" and hasattr(self.model, "predict_proba"):
+        scored = self.task != "regression" and hasattr(self.model, "predict_proba")
+        if scored and not _boosting.one_against_rest(self.model):
             offered.add(SCORES)
             if self.exact_logits:
                 offered.add(LOGITS)
+        if self.exact_table:
+            offered.add(TREES)
         return frozenset(offered)
 
     @property
     def kind(self) -> str:
-        return "scikit-learn"
+        return _boosting.library(self.model) or "scikit-learn"
 
     def native_classes(self) -> tuple[Any, ...] | None:
+        if self.numbered:
+            return self.numbered
         found = getattr(self.model, "classes_", None)
         if found is None or self.task == "regression":
             return None
@@ -100,6 +128,10 @@ class SklearnTarget(Target):
         raw, n = self._asked("predict", x)
         if self.task == "regression":
             return _shared.real_values(raw, n, self._name("predict"))
+        if self.numbered:
+            numbers = tuple(range(len(self.numbered)))
+            best: np.ndarray = self._places()[_shared.class_indices(raw, n, numbers, self._name("predict"))]
+            return best
         return _shared.class_indices(raw, n, self._classes, self._name("predict"))
 
     def scores(self, x: Any) -> np.ndarray:
@@ -114,10 +146,20 @@ class SklearnTarget(Target):
     def logits(self, x: Any) -> np.ndarray:
         if LOGITS not in self.capabilities:
             raise self._missing(LOGITS)
-        raw, n = self._asked("decision_function", x)
-        logits = np.full((n, len(self._classes)), -np.inf)
-        logits[:, self._places()] = _two_columns(raw)
+        found = self._margins(x)
+        logits = np.full((len(found), len(self._classes)), -np.inf)
+        logits[:, self._places()] = found
         return logits
+
+    def trees(self) -> NodeTable:
+        if TREES not in self.capabilities:
+            raise self._missing(TREES)
+        table = self._table()
+        if table is None:
+            raise InvalidData(f"the trees of this {type(self.model).__name__} cannot be read")
+        return (
+            table if self.task == "regression" else table.placed(self._places().tolist(), len(self._classes))
+        )
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
         if REFIT not in self.capabilities:
@@ -125,24 +167,69 @@ class SklearnTarget(Target):
         n = _shared.n_rows(x, self.schema)
         if len(y) != n:
             raise InvalidData(f"a refit needs one label a row; got {n} rows and {len(y)} labels")
-        labels = np.asarray(y, np.float64) if self.task == "regression" else self._trained_labels()[y]
-        fresh = _fitted_clone(self.model, self._rows(x), labels, seed)
-        return replace(self, model=fresh, source=None, claims=())
+        numbered: tuple[Any, ...] = ()
+        labels: np.ndarray
+        if self.task == "regression":
+            labels = np.asarray(y, np.float64)
+        elif _numbers_only(self.model):
+            seen, labels = np.unique(y, return_inverse=True)
+            numbered = tuple(self._classes[i] for i in seen)
+        else:
+            labels = self._trained_labels()[y]
+        settings = _boosting.again(self.model, _parameters(self.model), len(numbered))
+        fresh = _fitted_clone(self._trainable, self._rows(x), labels, seed, settings=settings)
+        return replace(self, model=fresh, numbered=numbered, changed=None, source=None, claims=())
+
+    def settings(self) -> Mapping[str, Any]:
+        return _parameters(self._trainable)
+
+    def with_recipe(self, recipe: Recipe | Mapping[str, Any]) -> Target:
+        from sklearn.base import clone
+
+        if isinstance(recipe, Recipe):
+            raise InvalidData("a scikit-learn target carries its own recipe; change settings of it by name")
+        with user_code(f"{type(self.model).__name__}.set_params", "name settings that the estimator has"):
+            changed = clone(self._trainable).set_params(**recipe)
+        return replace(self, changed=changed)
+
+    @property
+    def _trainable(self) -> Any:
+        return self.model if self.changed is None else self.changed
 
     def trained(self, data: Dataset, seed: int) -> Target:
         return fitted(self, data, seed)[0]
 
     def bind(self, data: Dataset) -> tuple[Target, Dataset]:
         """Agree with ``data`` and look, on a few rows, how the model wants them and what its scores are."""
-        bound, coded = super().bind(data)
-        if bound is self or not isinstance(bound, SklearnTarget) or not _is_fitted(self.model):
+        if data.classes and self.schema is data.schema:
+            return self, data
+        bound, coded = super(SklearnTarget, self._with_labels(data)).bind(data)
+        if not isinstance(bound, SklearnTarget) or not _is_fitted(self.model):
             return bound, coded
+        bound = replace(bound, cast=_boosting.uncast(self.model, data.schema))
         unknown = [label for label in bound.native_classes() or () if label not in bound.classes]
         if unknown:
             raise InvalidData(f"classes= lacks {unknown[0]!r}, which the model knows; name all its classes")
         few = coded.train.x[:32]
         bound = replace(bound, form=bound._wanted_form(few[:1]))
-        return replace(bound, exact_logits=bound._logits_hold(few)), coded
+        if bound.numbered and not self.numbered:  # guessed: the training labels may say it better
+            asked = coded.train.take(np.arange(min(len(coded.train), 2000)))
+            order = _boosting.matched(bound.labels(asked.x), asked.y, len(bound.classes))
+            if order != sorted(order):
+                names = tuple(bound.classes[i] for i in order)
+                told = replace(self, numbered=names, caveats=(*self.caveats, _boosting.guess(names)))
+                return told.bind(data)
+        bound = replace(bound, exact_logits=bound._logits_hold(few))
+        return replace(bound, exact_table=bound._table_holds(coded.train.x)), coded
+
+    def _with_labels(self, data: Dataset) -> SklearnTarget:
+        """Guess what labels the class numbers of XGBoost stand for, where the data has others."""
+        if self.classes or self.numbered or self.task == "regression" or not _numbers_only(self.model):
+            return self
+        own, seen = self.native_classes() or (), data.labels_seen()
+        if len(own) != len(seen) or set(own) == set(seen):
+            return self
+        return replace(self, numbered=seen, caveats=(*self.caveats, _boosting.guess(seen)))
 
     @property
     def _classes(self) -> tuple[Any, ...]:
@@ -179,17 +266,39 @@ class SklearnTarget(Target):
         if self.form == "array":
             return frame.to_numpy()
         if frame.columns != names and sorted(frame.columns) == sorted(names):
-            return frame.select(names).to_native()
-        return rows
+            rows = frame.select(names).to_native()
+        return _boosting.recast(rows, self.cast) if self.cast else rows
 
-    def _asked(self, method: str, x: Any) -> tuple[Any, int]:
+    def _asked(self, method: str, x: Any, **options: Any) -> tuple[Any, int]:
         from joblib import parallel_config
 
         n = _shared.n_rows(x, self.schema)
         rows = self._rows(x)
+        if self.kind == "LightGBM":
+            options["num_threads"] = 1
         # several threads add up the trees of a forest in any order: one thread gives the same bytes again
         with user_code(self._name(method), ADVICE), parallel_config(backend="sequential"):
-            return getattr(self.model, method)(rows), n
+            return getattr(self.model, method)(rows, **options), n
+
+    def _margins(self, x: Any) -> np.ndarray:
+        """Return what the model calls its decision values, as logits (n, classes of the model)."""
+        ways = {"XGBoost": ("predict", {"output_margin": True}), "LightGBM": ("predict", {"raw_score": True})}
+        method, options = ways.get(self.kind, ("decision_function", {}))
+        return _two_columns(self._asked(method, x, **options)[0])
+
+    def _table(self) -> NodeTable | None:
+        return _nodes.table_of(_bare(self.model), self.schema, by_name=self.form == "native")
+
+    def _table_holds(self, x: Any) -> bool:
+        """Tell whether the node table gives what the model gives, on rows of the data and at its own thresholds."""
+        if self.schema is None or self.schema.input != "table" or (own := self._table()) is None:
+            return False
+        if self.task == "regression":
+            return _nodes.agrees(own, x, lambda rows: self.labels(rows)[:, None], what="answers")
+        table = own.placed(self._places().tolist(), len(self._classes))
+        if self.exact_logits and len(self._places()) == len(self._classes):
+            return _nodes.agrees(table, x, self.logits, what="logits")
+        return SCORES in self.capabilities and _nodes.agrees(table, x, self.scores, what="answers")
 
     def _wanted_form(self, few: Any) -> Literal["native", "array", "named"]:
         """Tell how to feed the model without a warning about feature names."""
@@ -203,17 +312,19 @@ class SklearnTarget(Target):
 
     def _logits_hold(self, few: Any) -> bool:
         """Tell whether ``decision_function`` gives the logits of ``predict_proba`` on a few rows."""
-        if SCORES not in self.capabilities or not hasattr(self.model, "decision_function"):
+        known = _boosting.library(self.model)
+        if SCORES not in self.capabilities or not (known or hasattr(self.model, "decision_function")):
             return False
         try:
-            logits = _two_columns(self._asked("decision_function", few)[0])  # (n, classes)
+            logits = self._margins(few)  # (n, classes)
         except InvalidData:  # a search or pipeline may announce a method that its model lacks
             return False
         scores = self.scores(few)[:, self._places()]
         if logits.shape != scores.shape or not np.isfinite(logits).all():
             return False
         odds = np.exp(logits - logits.max(1, keepdims=True))
-        return bool(np.allclose(odds / odds.sum(1, keepdims=True), scores, rtol=1e-6, atol=1e-9))
+        slack = 1e-6 if known == "XGBoost" else 1e-9  # its probabilities are float32
+        return bool(np.allclose(odds / odds.sum(1, keepdims=True), scores, rtol=1e-6, atol=slack))
 
 
 def accepts(obj: Any) -> bool:
@@ -260,7 +371,7 @@ def make(
     own = target.native_classes()
     if task is None and own is not None and len(own) == 2:
         target = replace(target, task="binary")
-    caveats = []
+    caveats = list(_boosting.stopped(obj, _parameters(obj)))
     if any(value is True for name, value in _parameters(obj).items() if name.split("__")[-1] == "warm_start"):
         caveats.append(
             "warm_start=True: the model may have been trained in turns; refits train once, from scratch"
@@ -269,7 +380,13 @@ def make(
         caveats.append(
             "a part of the model is frozen, and a clone would keep what it learnt: there are no refits"
         )
-    return replace(target, classes=_shared.plain_classes(classes), caveats=tuple(caveats))
+    plain = _shared.plain_classes(classes)
+    numbered = (
+        plain
+        if own is not None and len(plain) == len(own) and _numbers_only(obj) and set(plain) != set(own)
+        else ()
+    )
+    return replace(target, classes=plain, numbered=numbered, caveats=tuple(caveats))
 
 
 def fitted(target: Target, data: Dataset, seed: int) -> tuple[Target, str]:
@@ -294,11 +411,24 @@ def fitted(target: Target, data: Dataset, seed: int) -> tuple[Target, str]:
         np.array(data.classes)[data.train.y] if data.classes and target.task != "regression" else data.train.y
     )
     rows = replace(target, schema=data.schema)._rows(data.train.x)
-    model = _fitted_clone(target.model, rows, labels, seed, keep=True)
-    return replace(target, model=model, caveats=(*target.caveats, note)), note
+    numbered: tuple[Any, ...] = ()
+    if target.task != "regression" and _numbers_only(target.model):
+        seen, labels = np.unique(labels, return_inverse=True)
+        numbered = tuple(plain_label(label) for label in seen.tolist())
+    settings = _boosting.again(target.model, _parameters(target.model), len(numbered))
+    model = _fitted_clone(target.model, rows, labels, seed, keep=True, settings=settings)
+    return replace(target, model=model, numbered=numbered, caveats=(*target.caveats, note)), note
 
 
-def _fitted_clone(model: Any, rows: Any, labels: np.ndarray, seed: int, *, keep: bool = False) -> Any:
+def _fitted_clone(
+    model: Any,
+    rows: Any,
+    labels: np.ndarray,
+    seed: int,
+    *,
+    keep: bool = False,
+    settings: Mapping[str, Any] | None = None,
+) -> Any:
     """Fit a clone on one thread, every ``random_state`` in it from ``seed`` (``keep``: only those left open)."""
     from joblib import parallel_config
     from sklearn.base import clone
@@ -313,7 +443,7 @@ def _fitted_clone(model: Any, rows: Any, labels: np.ndarray, seed: int, *, keep:
                 changes[path] = rng.child_seed(seed, path)
             elif last == "n_jobs" and value is not None:  # None means one, and some warn about anything else
                 changes[path] = 1
-        fresh.set_params(**changes)
+        fresh.set_params(**(changes | dict(settings or {})))
         with seeded(seed), parallel_config(backend="sequential"):
             fresh.fit(rows, labels)
     return fresh
@@ -355,7 +485,23 @@ def _two_columns(raw: Any) -> np.ndarray:
     values = np.asarray(raw, np.float64)
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
-    return np.column_stack([np.zeros_like(values), values]) if values.ndim == 1 else values
+    return two_columns(values[:, None]) if values.ndim == 1 else values
+
+
+def _bare(model: Any) -> Any:
+    """Return the one model that a search or a pipeline of one step asks."""
+    while (steps := getattr(model, "steps", ())) or hasattr(model, "best_estimator_"):
+        if len(steps) > 1:
+            return model
+        model = steps[0][1] if steps else model.best_estimator_
+    return model
+
+
+def _numbers_only(model: Any) -> bool:
+    """Tell whether the model must be given class numbers 0, 1, ... instead of labels."""
+    while steps := getattr(model, "steps", ()):
+        model = steps[-1][1]
+    return _boosting.library(model) == "XGBoost" and hasattr(model, "predict_proba")
 
 
 class _Sink:

@@ -7,7 +7,7 @@ import copy
 import hashlib
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
@@ -152,6 +152,11 @@ class TorchTarget(Target):
             outputs=self.outputs or "logits",
         )
         return replace(self, model=fresh, source=None, claims=())
+
+    def with_recipe(self, recipe: Recipe | Mapping[str, Any]) -> Target:
+        if not isinstance(recipe, Recipe):
+            raise InvalidData(f"a torch target is trained by a casemate.Recipe; got {type(recipe).__name__}")
+        return replace(self, recipe=recipe)
 
     def bind(self, data: Dataset) -> tuple[Target, Dataset]:
         """Agree with ``data``: ask the module a few rows to learn what it returns and how many classes it has."""

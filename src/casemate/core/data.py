@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
+from casemate.core import schemafile
 from casemate.core.errors import InvalidData
 from casemate.core.schema import Schema, is_frame, is_hole, is_text, read_array, read_frame
 from casemate.core.types import Task, plain_label
@@ -133,31 +134,47 @@ class Dataset:
         missing: Sequence[str] = (),
         immutable: Sequence[str] = (),
         sensitive: Sequence[str] = (),
+        schema: Schema | str | Path | None = None,
     ) -> Self:
         """Read two CSV or Parquet files with the same columns; ``label`` names the outcome.
 
         Args:
             label: column the model predicts; person: column that says whose row it is.
             drop: columns the model does not use; missing: further cell texts that mean "missing".
+            schema: what the columns are, or the path of a schema file (``casemate schema``) that says so.
 
         Raises:
             InvalidData: a file that is absent, empty or not a table, or a column that is not there.
         """
         parts = []
+        file = None
+        if isinstance(schema, (str, Path)):
+            file = schemafile.read(schema)
+            person = file.person if person is None else person
         for path in (train, holdout):
             if not isinstance(path, (str, Path)):
                 raise InvalidData(f"from_files needs two paths; got {type(path).__name__}")
             frame = _read(Path(path), missing)
-            absent = [
-                name for name in (label, person, *drop) if name is not None and name not in frame.columns
-            ]
-            if absent:
-                raise InvalidData(
-                    f"{Path(path).name} has no column {absent[0]!r}; it has {list(frame.columns)[:20]}"
-                )
+            _present(Path(path), frame, [label, *([] if person is None else [person]), *drop])
             y = frame[label].to_list()
             parts.append((frame.drop(label, *drop).to_native(), y))
-        return cls(*parts, person=person, immutable=immutable, sensitive=sensitive)
+        if file is not None:  # what the options say is added to it
+            rows = [read_frame(x).drop(*([] if person is None else [person])).to_native() for x, _ in parts]
+            ignored = [name for name in (label, person, *drop) if name is not None]
+            seen = Schema.infer(*rows, immutable=immutable, sensitive=sensitive)
+            merged = schemafile.merge(seen, file, ignore=ignored)
+            schema = replace(
+                merged.with_columns({name: {"immutable": True} for name in immutable}),
+                sensitive=tuple(dict.fromkeys((*merged.sensitive, *sensitive))),
+            )
+            immutable = sensitive = ()
+        return cls(
+            *parts,
+            schema=cast("Schema | None", schema),
+            person=person,
+            immutable=immutable,
+            sensitive=sensitive,
+        )
 
     def labels_seen(self) -> tuple[Any, ...]:
         """Return the distinct labels of train and holdout, sorted."""
@@ -270,6 +287,18 @@ def _codes(owners: list[Any]) -> list[np.ndarray | None]:
             raise InvalidData("person contains missing values; give every row an owner")
         coded.append(np.array([book.setdefault(value, len(book)) for value in values], np.int64))
     return coded
+
+
+def read_rows(path: str | Path, *, drop: Sequence[str] = (), missing: Sequence[str] = ()) -> Any:
+    """Read a CSV or Parquet file as a frame, without the columns ``drop``; see :meth:`Dataset.from_files`."""
+    frame = _read(Path(path), missing)
+    _present(Path(path), frame, drop)
+    return frame.drop(*drop).to_native()
+
+
+def _present(path: Path, frame: Any, wanted: Sequence[str]) -> None:
+    if absent := [name for name in wanted if name not in frame.columns]:
+        raise InvalidData(f"{path.name} has no column {absent[0]!r}; it has {list(frame.columns)[:20]}")
 
 
 def _read(path: Path, missing: Sequence[str]) -> Any:

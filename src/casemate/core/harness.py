@@ -6,23 +6,22 @@ from __future__ import annotations
 import inspect
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from casemate.core import rng, stats
+from casemate.core import evasion, stats
 from casemate.core.data import Dataset, Split
 from casemate.core.errors import InvalidData, InvalidThreat
 from casemate.core.limited import limit
 from casemate.core.methods import Card, Method, Quantity
 from casemate.core.run import Run
-from casemate.core.schema import violations
 from casemate.core.types import (
     LABELS,
+    REFIT,
     SCORES,
     Change,
-    Detail,
     Explanation,
     Measurement,
     Note,
@@ -32,22 +31,22 @@ from casemate.core.types import (
     Threat,
 )
 
-# Every evasion method answers the same question, so the harness measures it: these are its quantities.
-EVASION = {
-    "robust_accuracy": Quantity(
-        worse="lower", unit="share", en="accuracy under attack (upper bound)", zh="受攻击时的准确率（上界）"
-    ),
-    "invalid_examples": Quantity(
-        worse="higher",
-        headline=False,
-        unit="share",
-        en="attack results outside the threat or the schema",
-        zh="不符合威胁或约束的样本",
-    ),
-}
 EXPLAINED = {
     "top_importance": Quantity(
         worse="higher", null=0.0, en="importance of the most important column", zh="最重要特征的重要性"
+    ),
+}
+# Explainers of single rows list these instead: a coefficient of a model is not 0 where labels have no cause.
+EXPLAINED_ROWS = {
+    "top_importance": Quantity(
+        worse="higher", en="mean importance of the most important column", zh="最重要特征的平均重要性"
+    ),
+    "top_correlation": Quantity(
+        worse="higher",
+        null=0.0,
+        headline=False,
+        en="correlation of the strongest column's share in the answer with the outcome",
+        zh="最强特征对预测的贡献与真实结果的相关系数",
     ),
 }
 UTILITY = Card(
@@ -72,14 +71,39 @@ UTILITY = Card(
         ),
     },
 )
-# How many held-out points an evasion method attacks, by effort; drawn once from the seed, the same for every method.
-N_POINTS = {"quick": 200, "standard": 1000, "deep": 10_000}
-QUICK_SECONDS = 40.0
+EFFORTS = tuple(evasion.N_POINTS)
+QUICK_SECONDS = 60.0
+REFITS_COUNT = 4  # a method that refits gets so many shares of the time of one that does not
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Shares the time of an audit among its methods, so that the first cannot take it all; what one leaves, all get."""
+
+    end: float | None
+    waiting: list[str]  # names of methods that have not begun
+    shares: Mapping[str, int]
+
+    @staticmethod
+    def of(effort: str, cards: Sequence[Card]) -> Clock:
+        """Start the clock of an audit with these methods; only effort quick has an end."""
+        end = time.monotonic() + QUICK_SECONDS if effort == "quick" else None
+        shares = {card.name: REFITS_COUNT if REFIT in card.needs else 1 for card in cards}
+        return Clock(end, list(shares), shares)
+
+    def deadline(self, card: Card) -> float | None:
+        """Return when this method should be done, were it to begin now."""
+        if self.end is None or card.name not in self.waiting:
+            return self.end
+        left = sum(self.shares[name] for name in self.waiting)
+        self.waiting.remove(card.name)
+        now = time.monotonic()
+        return now + max(0.0, self.end - now) * self.shares[card.name] / left
 
 
 def quantities(card: Card) -> dict[str, Quantity]:
     """Return every quantity a method reports, with those the harness measures for its kind."""
-    shared = {"evasion": EVASION, "explainer": EXPLAINED}.get(card.kind, {})
+    shared = {"evasion": evasion.QUANTITIES, "explainer": EXPLAINED}.get(card.kind, {})
     return {**shared, **card.quantities}
 
 
@@ -146,10 +170,13 @@ def execute(
     """Run an attack, check, evasion or explainer and return its measurements, timed."""
     start = time.perf_counter()
     if method.card.kind == "evasion":
-        rows = _evasion(method, target, data, run, params)
+        card = replace(method.card, quantities=quantities(method.card))
+        rows = evasion.measure(
+            card, target, data, run, attack=lambda few: invoke(method, target, few, run, params)
+        )
     else:
         result = invoke(method, target, data, run, params)
-        rows = _explained(method, result, run) if isinstance(result, Explanation) else list(result)
+        rows = _explained(method, result, data, run) if isinstance(result, Explanation) else list(result)
     if not rows:
         raise InvalidData(f"{method.card.name} returned no measurement")
     seconds = time.perf_counter() - start
@@ -182,81 +209,13 @@ def resolve(threat: Threat | None, card: Card, target: Target, data: Dataset) ->
     return threat
 
 
-def _evasion(
-    method: Method, target: Target, data: Dataset, run: Run, params: Mapping[str, Any]
-) -> list[Measurement]:
-    """Attack a fixed draw of held-out points; trust nothing that comes back: re-check it through the target."""
-    limit = min(len(data.holdout), N_POINTS[run.effort])
-    points = np.sort(rng.generator(run.seed, "evasion points").permutation(len(data.holdout))[:limit])
-    if run.threat is not None and run.threat.goal is not None:  # who is in the goal already needs no attack
-        points = points[data.holdout.y[points] != run.threat.goal]
-        if not len(points):
-            raise InvalidThreat(f"every point attacked already is of the goal class {run.threat.goal}")
-    few, lent = data.with_holdout(points), data.with_holdout(points)  # the method may write into its copy
-    x, y = few.holdout.x, few.holdout.y
-    threat = run.threat
-    if threat is None:
-        raise InvalidThreat(f"{method.card.name} needs a resolved threat")
-    x_adv = _numbers(method.card, invoke(method, target, lent, run, params))
-    broken = violations(x, x_adv, threat, data.schema)
-    invalid = np.logical_or.reduce(list(broken.values()))  # (n,)
-    clean = target.labels(x)
-    # What breaks a rule counts as no attack: the point keeps its clean prediction.
-    kept = np.where(invalid.reshape((-1,) + (1,) * (np.ndim(x) - 1)), x, x_adv).astype(x.dtype, copy=False)
-    attacked = target.labels(kept)
-    # clean errors count as broken; with a goal, a point holds until it reaches the goal
-    held = (clean == y) & (attacked == y) if threat.goal is None else attacked != threat.goal
-    card = replace(method.card, quantities=quantities(method.card))
-    verified = replace(run, card=card)
-    rules = tuple((rule, int(mask.sum())) for rule, mask in broken.items() if mask.any())
-    person = few.holdout.person
-    robust = stats.proportion(held, clusters=person, level=run.level)
-    tally = run.counter.tally
-    details: list[Detail] = [
-        Table(
-            name="attack",
-            columns=("what", "value"),
-            rows=(
-                ("points attacked", len(y)),
-                ("correct before the attack", int((clean == y).sum())),
-                ("correct under attack", int(held.sum())),
-                ("rows queried", tally["rows"]),
-                ("gradient passes", tally["gradients"]),
-            ),
-        ),
-        Note(text="Found by this attack only: the true accuracy under any such change may be lower."),
-        *(Note(text=text) for text in run.notes),
-    ]
-    if few.holdout.ids is not None:
-        details.append(per_record("held", few.holdout.ids, held, person))
-    rows = [verified.measured("robust_accuracy", robust, details)]
-    share = float(invalid.mean())
-    table = [Table(name="broken rules", columns=("rule", "examples"), rows=rules)] if rules else []
-    rows.append(verified.measure("invalid_examples", share, share, share, len(y), details=table))
-    return rows
-
-
-def _numbers(card: Card, x_adv: Any) -> np.ndarray:
-    """Return what an evasion method gave back as an array of numbers."""
-    try:
-        found = np.asarray(x_adv)
-        return found if found.dtype.kind in "biuf" else found.astype(np.float64)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InvalidData(f"{card.name} did not return an array of numbers: {error}") from error
-
-
-def per_record(name: str, ids: np.ndarray, values: np.ndarray, person: np.ndarray | None = None) -> PerRecord:
-    """Make the typed detail of one value a record, at six significant digits."""
-    rounded = [float(f"{value:.6g}") for value in np.asarray(values, np.float64)]
-    clusters = () if person is None else tuple(int(p) for p in person)
-    return PerRecord(name=name, ids=tuple(int(i) for i in ids), values=tuple(rounded), clusters=clusters)
-
-
-def _explained(method: Method, result: Explanation, run: Run) -> list[Measurement]:
-    """Turn a global explanation into one row: the strongest column, with the table of all of them."""
+def _explained(method: Method, result: Explanation, data: Dataset, run: Run) -> list[Measurement]:
+    """Turn an explanation into rows: the strongest column, with the table of all of them, and its quality."""
     from scipy.special import ndtri
 
     card = replace(method.card, quantities=quantities(method.card))
+    if result.rows:
+        return [*_explained_rows(result, data, replace(run, card=card)), *result.quality]
     values, errors = result.values[0, :, 0], result.errors[0, :, 0]  # (features,)
     z = float(ndtri(0.5 + run.level / 2))
     order = np.argsort(-values, kind="stable")
@@ -279,6 +238,46 @@ def _explained(method: Method, result: Explanation, run: Run) -> list[Measuremen
     return [found, *result.quality]
 
 
+def _explained_rows(result: Explanation, data: Dataset, run: Run) -> list[Measurement]:
+    """Average explanations of single rows: the strongest column, and whether it goes with the outcome."""
+    split = data.holdout.take(np.array(result.rows))
+    n_units = len(split) if split.person is None else len(np.unique(split.person))
+    if n_units < 2:
+        few = "a mean over rows needs at least 2 rows or people"
+        return [run.unresolved(name, few, n_units) for name in EXPLAINED_ROWS]
+    # scores of several classes sum to one: what one gains others lose, so half their sum is what moved
+    size = np.abs(result.values).sum(2) / (1 if result.values.shape[2] == 1 else 2)  # (n, features)
+    order = np.argsort(-size.mean(0), kind="stable")
+    means = [stats.mean(size[:, j], clusters=split.person, level=run.level) for j in order]
+    rows = tuple(
+        (result.names[j], found.value, max(0.0, found.low), found.high)
+        for j, found in zip(order, means, strict=True)
+    )
+    table = Table(name="importance", columns=("column", "importance", "low", "high"), rows=rows)
+    told = Note(text=f"strongest column: {rows[0][0]}")
+    top = replace(means[0], low=max(0.0, means[0].low))
+    return [run.measured("top_importance", top, [table, told]), _goes_with(result, order[0], split, run)]
+
+
+def _goes_with(result: Explanation, column: int, split: Split, run: Run) -> Measurement:
+    """Correlate what one column is said to add in each row with the outcome there."""
+    given = result.values[:, column]  # (n, outputs)
+    n_outputs = given.shape[1]
+    outcome = split.y.astype(np.float64)[:, None]  # (n, 1): binary, where 1 is explained, or a value
+    if n_outputs > 1:
+        outcome = np.eye(n_outputs)[split.y]
+    given, outcome = given - given.mean(0), outcome - outcome.mean(0)
+    scale = float(np.sqrt(np.square(given).mean() * np.square(outcome).mean())) * n_outputs
+    if scale <= 1e-12 * (1 + float(np.abs(result.values).max())):
+        return run.unresolved(
+            "top_correlation", "the outcome or the strongest column's share is constant", len(split)
+        )
+    # the mean of standardised products is the correlation; its interval is exact in the limit where there is none
+    found = stats.mean((given * outcome).sum(1) / scale, clusters=split.person, level=run.level)
+    low, high = max(-1.0, found.low), min(1.0, found.high)
+    return run.measured("top_correlation", replace(found, low=low, high=high))
+
+
 def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
     """Measure what the model is good for: the cost line that stands in every audit."""
     start = time.perf_counter()
@@ -292,7 +291,7 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
 
     def row(quantity: str, interval: stats.Interval, *, of: np.ndarray | None = None) -> Measurement:
         kept = of is not None and data.holdout.ids is not None
-        details = [per_record(quantity, data.holdout.ids, of, person)] if kept else []  # type: ignore[arg-type]
+        details = [PerRecord.of(quantity, data.holdout.ids, of, person)] if kept else []  # type: ignore[arg-type]
         return run.measured(quantity, interval, details)
 
     def timed(rows: list[Measurement]) -> list[Measurement]:
@@ -337,7 +336,7 @@ def _roc_auc(score: np.ndarray, split: Split, run: Run) -> Measurement:
     if split.ids is not None:
         ids = split.ids
         details = [
-            per_record(n, ids[at], score[at], p) for (n, at), p in zip(sides.items(), owners, strict=True)
+            PerRecord.of(n, ids[at], score[at], p) for (n, at), p in zip(sides.items(), owners, strict=True)
         ]
     return run.measured("roc_auc", area, details)
 

@@ -3,16 +3,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from casemate.core.errors import BudgetExhausted
-from casemate.core.types import LABELS, LOGITS, MODULE, REFIT, SCORES, Capability, Counter, Target
+from casemate.core.types import (
+    LABELS,
+    LOGITS,
+    MODULE,
+    REFIT,
+    SCORES,
+    TREES,
+    Capability,
+    Counter,
+    Recipe,
+    Target,
+)
 
 if TYPE_CHECKING:
     from casemate.core.data import Dataset
+    from casemate.core.nodes import NodeTable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +47,12 @@ class Wrapper(Target):
 
     def trained(self, data: Dataset, seed: int) -> Target:
         return self._before(self.base.trained(data, seed))
+
+    def settings(self) -> Mapping[str, Any]:
+        return self.base.settings()
+
+    def with_recipe(self, recipe: Recipe | Mapping[str, Any]) -> Target:
+        return self._before(self._behind().with_recipe(recipe))
 
     def bind(self, data: Dataset) -> tuple[Target, Dataset]:
         """Bind the base: how a model is asked and what its outputs are is for it to find out."""
@@ -57,6 +77,11 @@ class Limited(Wrapper):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
+        return self._offered
+
+    @cached_property
+    def _offered(self) -> frozenset[Capability]:
+        # an estimator is asked for all its parameters: not on every call
         return self.base.capabilities & self.allowed
 
     def _through(self, capability: Capability, x: Any) -> Target:
@@ -84,6 +109,9 @@ class Limited(Wrapper):
 
     def module(self) -> Any:
         return self._through(MODULE, ()).module()
+
+    def trees(self) -> NodeTable:
+        return self._through(TREES, ()).trees()
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
         self.counter.add("refits")

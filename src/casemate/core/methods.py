@@ -55,6 +55,7 @@ class Card:
     uses: tuple[str, ...] = ()
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     null: Mapping[str, Any] = field(default_factory=dict)  # a defence's parameters that change nothing
+    nearest: bool = False  # evasion: returns the nearest example found, which may lie outside the radius
     version: str = "1"
 
 

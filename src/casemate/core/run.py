@@ -42,6 +42,7 @@ class Run:
     progress: Progress | None = None
     counter: Counter = field(default_factory=Counter)
     used: dict[str, Any] = field(default_factory=dict)  # parameters as they were in the end, for the report
+    show_records: bool = False  # may single records of the data enter the report?
     notes: list[str] = field(default_factory=list)  # what a reader of an evasion's numbers must know
 
     def rng(self, *path: str | int) -> np.random.Generator:
@@ -90,7 +91,9 @@ class Run:
             from joblib import effective_n_jobs
 
             left = max(0.0, self.deadline - time.monotonic())
-            count = min(wanted, max(least, int(left / max(seconds_each, 1e-9) * effective_n_jobs(None))))
+            # an attack on inputs asks its target in this process, whatever the number of workers
+            jobs = 1 if self.card.kind == "evasion" else effective_n_jobs(None)
+            count = min(wanted, max(least, int(left / max(seconds_each, 1e-9) * jobs)))
         self.used[name] = count
         return count
 

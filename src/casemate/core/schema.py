@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -179,6 +180,53 @@ class Schema:
         return _rebuild(self.template, self.columns, values)
 
 
+def distances(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> np.ndarray:
+    """Return how far each changed row (n,) is from its original in the threat's norm and scale.
+
+    Under ``l0`` it is the number of edits: a column is one, and the switch of a one-hot group is one together.
+    Elsewhere a category has no distance: a row whose category changed is infinitely far.
+
+    >>> from casemate.core.types import Threat
+    >>> rows = np.array([[0.0, 0.0], [1.0, 1.0]])
+    >>> schema = Schema.infer(rows)
+    >>> distances(rows, rows + [[3.0, 4.0], [0.0, 1.0]], Threat(norm="l2", scale="raw"), schema).tolist()
+    [5.0, 1.0]
+    """
+    before, after = np.asarray(x, np.float64), np.asarray(x_adv, np.float64)
+    if schema.input != "table":
+        return _length((after - before).reshape(len(before), math.prod(before.shape[1:])), threat.norm)
+    shift = np.where(np.isnan(before) & np.isnan(after), 0.0, after - before)  # (n, d)
+    if threat.norm == "l0":
+        place = {name: i for i, name in enumerate(schema.names)}
+        edited = shift != 0
+        together = [[place[name] for name in group] for group in schema.groups]
+        alone = np.setdiff1d(np.arange(len(place)), [i for cells in together for i in cells])
+        switched = sum((edited[:, cells].any(1) for cells in together), np.zeros(len(before)))
+        edits: np.ndarray = edited[:, alone].sum(1) + switched
+        return edits
+    spread = np.array([column.spread for column in schema.columns])
+    unit = spread if threat.scale == "spread" else np.ones_like(spread)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.where(shift == 0, 0.0, np.abs(shift) / unit)
+    category = np.array([column.kind == "category" for column in schema.columns])
+    return _length(np.where(category & (shift != 0), np.inf, scaled), threat.norm)
+
+
+def _length(shift: np.ndarray, norm: str | None) -> np.ndarray:
+    """Return the norm of each row of ``shift`` (n, d); linf where none is set."""
+    size = np.abs(shift)
+    if norm == "l2":
+        with np.errstate(over="ignore"):  # too far in any case
+            out: np.ndarray = np.sqrt(np.square(size).sum(1))
+    elif norm == "l1":
+        out = size.sum(1)
+    elif norm == "l0":
+        out = (size > 0).sum(1).astype(np.float64)
+    else:
+        out = size.max(1, initial=0.0)
+    return out
+
+
 def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, np.ndarray]:
     """Tell which changed rows break which rule, in float64 and independently of the attack that made them.
 
@@ -186,8 +234,9 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
         x: original encoded rows; x_adv: changed rows of the same shape; threat: resolved; schema: of the data.
 
     Returns:
-        One mask (n,) a rule: ``finite``, ``radius``, ``bounds``, ``integer`` (images: where pixels are whole
-        numbers), and for tables ``category``, ``immutable``, ``monotone``, ``group``, ``relation``, ``missing``.
+        One mask (n,) a rule: ``finite``, ``radius`` (by :func:`distances`), ``bounds``, ``integer`` (images: where
+        pixels are whole numbers), and for tables ``category``, ``immutable``, ``monotone``, ``group``,
+        ``relation``, ``missing``.
 
     >>> from casemate.core.types import Threat
     >>> rows = np.array([[0.0, 0.0], [1.0, 1.0]])
@@ -201,33 +250,29 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
     if before.shape != after.shape:
         raise InvalidData(f"changed inputs have shape {after.shape}, originals {before.shape}")
     n = len(before)
+    radius = np.inf if threat.radius is None else threat.radius
+    far = distances(before, after, threat, schema) > radius * (1 + 1e-6) + 1e-9
     if schema.input != "table":
         darkest, brightest = schema.bounds or (-np.inf, np.inf)
         grain = 1e-6 * max(1.0, brightest - darkest) if np.isfinite(brightest - darkest) else 1e-6
-        flat, shift = after.reshape(n, -1), (after - before).reshape(n, -1)  # (n, pixels)
+        flat = after.reshape(n, math.prod(after.shape[1:]))  # (n, pixels)
         return {
             "finite": np.asarray(~np.isfinite(flat).all(1)),
-            "radius": _too_far(shift, threat),
+            "radius": far,
             "bounds": np.asarray(((flat < darkest - grain) | (flat > brightest + grain)).any(1)),
             "integer": np.asarray(whole & (flat != np.round(flat)).any(1)),
         }
     hole = np.isnan(before)
     shift = np.where(hole & np.isnan(after), 0.0, after - before)  # (n, d)
-    spread = np.array([column.spread for column in schema.columns])
     category = np.array([column.kind == "category" for column in schema.columns])
-    unit = spread if threat.scale == "spread" else np.ones_like(spread)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scaled = np.where(shift == 0, 0.0, np.abs(shift) / unit)
-    if threat.norm != "l0":  # a category has no distance: it may only change under an edit budget
-        scaled = np.where(category & (shift != 0), np.inf, scaled)
     bad = {
         "finite": np.isinf(after).any(1),
         "missing": (hole != np.isnan(after)).any(1),
-        "radius": _too_far(scaled, threat),
+        "radius": far,
     }
     low = np.array([column.low for column in schema.columns])
     high = np.array([column.high for column in schema.columns])
-    slack = 1e-6 * np.maximum(1.0, np.abs(spread))
+    slack = 1e-6 * np.maximum(1.0, [abs(column.spread) for column in schema.columns])
     changed = shift != 0
     # An original value is what it is: only a change can leave the bounds or the grid.
     bad["bounds"] = (changed & ~category & ((after < low - slack) | (after > high + slack))).any(1)
@@ -251,19 +296,6 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
     for rule in schema.relations:
         bad["relation"] |= changed.any(1) & rule.broken(lambda name: after[:, place[name]])
     return bad
-
-
-def _too_far(shift: np.ndarray, threat: Threat) -> np.ndarray:
-    radius = np.inf if threat.radius is None else threat.radius
-    size = np.abs(shift)
-    norms: dict[str, Callable[[], np.ndarray]] = {
-        "linf": lambda: size.max(1, initial=0.0),
-        "l2": lambda: np.sqrt(np.square(size).sum(1)),
-        "l1": lambda: size.sum(1),
-        "l0": lambda: (size > 0).sum(1).astype(np.float64),
-    }
-    far: np.ndarray = norms[threat.norm or "linf"]() > radius * (1 + 1e-6) + 1e-9
-    return far
 
 
 # ---- reading the user's columns ----

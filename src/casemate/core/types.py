@@ -16,6 +16,7 @@ from casemate.core.errors import InvalidData, InvalidThreat, MissingCapability
 
 if TYPE_CHECKING:
     from casemate.core.data import Dataset
+    from casemate.core.nodes import NodeTable
     from casemate.core.schema import Schema
 
 Task = Literal["binary", "multiclass", "regression", "causal_lm"]
@@ -160,6 +161,13 @@ class PerRecord:
     values: tuple[float, ...]
     clusters: tuple[int, ...] = ()
 
+    @classmethod
+    def of(cls, name: str, ids: np.ndarray, values: np.ndarray, person: np.ndarray | None = None) -> Self:
+        """Make it of arrays (n,), at six significant digits."""
+        rounded = tuple(float(f"{value:.6g}") for value in np.asarray(values, np.float64))
+        clusters = () if person is None else tuple(int(p) for p in person)
+        return cls(name=name, ids=tuple(int(i) for i in ids), values=rounded, clusters=clusters)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
@@ -297,7 +305,21 @@ class Explanation:
     """Attributions ``values`` (n, features, outputs) with base, standard errors and names.
 
     A global explanation has n = 1. ``n_records`` is the number of records (or people) it rests on, ``quality``
-    the measurements that say how far to trust it.
+    the measurements that say how far to trust it. One of single rows has ``rows``, their places in holdout, base
+    (n, outputs), and may have ``rules``, one text a row and feature, ``predicted`` (n, outputs) what the model
+    answers there, and ``fit`` (n, outputs) the R2 of the local picture.
+
+    >>> whole = Explanation(
+    ...     values=np.array([[[0.25], [0.5]]]),
+    ...     base=np.array([0.1]),
+    ...     errors=np.array([[[0.01], [0.02]]]),
+    ...     names=("age", "income"),
+    ...     n_records=100,
+    ... )
+    >>> print(whole)
+    the model as a whole, 100 records
+      +0.5 ± 0.02  income
+      +0.25 ± 0.01  age
     """
 
     values: np.ndarray
@@ -307,6 +329,47 @@ class Explanation:
     n_records: int
     kind: Literal["attribution", "curve", "rule", "example", "interaction"] = "attribution"
     quality: tuple[Measurement, ...] = ()
+    rows: tuple[int, ...] = ()
+    rules: tuple[tuple[str, ...], ...] = ()
+    outputs: tuple[str, ...] = ()
+    predicted: np.ndarray | None = None
+    fit: np.ndarray | None = None
+
+    @property
+    def gap(self) -> np.ndarray | None:
+        """How far base plus values misses what the model answers at each row (n, outputs)."""
+        return None if self.predicted is None else np.abs(self.base + self.values.sum(1) - self.predicted)
+
+    def __str__(self) -> str:
+        if not self.rows:
+            return "\n".join(
+                [f"the model as a whole, {self.n_records} records", *self._lines(0, 0, self.names)]
+            )
+        shown = [line for i in range(min(len(self.rows), 5)) for line in self._row(i)]
+        more = len(self.rows) - 5
+        return "\n".join([*shown, *([f"... and {more} more rows"] if more > 0 else [])])
+
+    def _row(self, i: int) -> list[str]:
+        """Describe one row, for the output the model gives most to."""
+        c = 0 if self.predicted is None else int(self.predicted[i].argmax())
+        name = f" for class {self.outputs[c]}" if self.outputs and self.outputs != ("value",) else ""
+        answer = "" if self.predicted is None else f"the model answers {self.predicted[i, c]:.4g}{name}"
+        head = [answer, f"base {self.base[i, c]:.4g}"]
+        warning = []
+        if self.fit is not None and self.predicted is not None:
+            surrogate = float(self.base[i, c] + self.values[i, :, c].sum())
+            head += [f"base + rules = {surrogate:.4g}", f"local fit R2 {self.fit[i, c]:.2f}"]
+            if self.fit[i, c] < 0.5:
+                warning = [
+                    "  warning: the rules tell less than half of what the model does near this row: do not rely on it"
+                ]
+        told = self.rules[i] if self.rules else self.names
+        return [f"row {self.rows[i]}: {', '.join(filter(None, head))}", *self._lines(i, c, told), *warning]
+
+    def _lines(self, i: int, c: int, told: Sequence[str]) -> list[str]:
+        values, errors = self.values[i, :, c], self.errors[i, :, c]
+        order = [j for j in np.argsort(-np.abs(values), kind="stable")[:10] if values[j] != 0]
+        return [f"  {values[j]:+.4g} ± {errors[j]:.2g}  {told[j]}" for j in order]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -385,9 +448,24 @@ class Target(ABC):
         """Return a frozen ``nn.Module`` in eval mode from encoded inputs to logits (n, classes)."""
         raise self._missing(MODULE)
 
+    def trees(self) -> NodeTable:
+        """Return every node of the model's trees in the columns of the schema; outputs in the order of ``classes``."""
+        raise self._missing(TREES)
+
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
         """Train a fresh model by the same recipe on encoded inputs and class indices."""
         raise self._missing(REFIT)
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return the named settings a refit would use (scikit-learn: ``get_params(deep=True)``); none elsewhere."""
+        return {}
+
+    def with_recipe(self, recipe: Recipe | Mapping[str, Any]) -> Target:
+        """Return a target that answers as this one, but whose refits, and theirs, are trained by ``recipe``.
+
+        ``recipe`` is a whole :class:`Recipe`, or settings by name that change some of :meth:`settings`.
+        """
+        raise InvalidData(f"this {self.kind} target cannot be trained by another recipe")
 
     def trained(self, data: Dataset, seed: int) -> Target:
         """Return this target, trained on ``data.train`` if it was never trained (adapters that can tell)."""

@@ -18,11 +18,10 @@ from typing import NamedTuple
 import numpy as np
 
 from casemate.core import stats
-from casemate.core.harness import per_record
 from casemate.core.methods import Quantity
 from casemate.core.run import Run
 from casemate.core.stats import Interval
-from casemate.core.types import Curve, Detail, Measurement, Note, Table
+from casemate.core.types import Curve, Detail, Measurement, Note, PerRecord, Table
 from casemate.privacy.blind import blind_baseline
 from casemate.privacy.pool import Pool
 
@@ -198,7 +197,7 @@ def _level(
         ("members", "nonmembers"), ids, (inside, outside), owners, strict=True
     ):
         if part is not None:
-            kept.append(per_record(name, part, values, owner))
+            kept.append(PerRecord.of(name, part, values, owner))
     rows = [row("auc", area, 0.5, kept)]
     for rate, name in RATES:
         quantities = (f"tpr_at_{name}_fpr", f"fpr_at_{name}")
@@ -211,7 +210,9 @@ def _level(
             rows += [run.unresolved(prefix + quantity, lacking, len(outside)) for quantity in quantities]
             continue
         caught = _caught(run, scores, rate, clusters)
-        told: list[Detail] = [] if ids[0] is None else [per_record("members", ids[0], caught.hits, owners[0])]
+        told: list[Detail] = (
+            [] if ids[0] is None else [PerRecord.of("members", ids[0], caught.hits, owners[0])]
+        )
         if caught.tpr.value > 0:
             told.append(Note(text=precision(caught.tpr, caught.fpr)))
         failed = unheld(caught.tpr, caught.fpr, rate)

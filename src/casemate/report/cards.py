@@ -42,7 +42,7 @@ def page(method: Method) -> str:
     }
     lines = [f"# {card.name}", "", f"{card.title['en']} · {card.title['zh']}", ""]
     lines += [f"- {name}: {value}" for name, value in facts.items() if value]
-    efforts = {effort: harness.parameters(method, effort, {}) for effort in harness.N_POINTS}
+    efforts = {effort: harness.parameters(method, effort, {}) for effort in harness.EFFORTS}
     if efforts["standard"]:
         lines += ["", "## Parameters", "", "| name | quick | standard | deep |", "|---|---|---|---|"]
         for name in efforts["standard"]:

@@ -33,12 +33,21 @@ def text(report: Report, lang: str = "en", *, lines: int = LINES) -> str:
     tail += _missing(report, lang)
     tail += [f"{say['page.caveats']}{say['text.colon']}{c}" for c in report.target.get("caveats", ())[:2]]
     room = lines - len(_head(report, lang)) - len(tail) - 1
-    if len(measured) > room:  # controls give way to answers
-        measured = [m for m in measured if words.headline(m)] + [m for m in measured if not words.headline(m)]
+    if len(measured) > room:
+        measured = _foremost(measured, room - 1) + [m for m in measured if not words.headline(m)]
     rows = _aligned((_cells(m, lang) for m in measured), room, lang)
     last = joined([s.short for s in verdict.sentences(report)], "text.semicolon")[lang]
     closing = say["text.closing"].format(verdict=last, gates=say["gate.none_set"])
     return _clean([*_head(report, lang), *rows, *tail, closing])
+
+
+def _foremost(measured: list[Measurement], room: int) -> list[Measurement]:
+    """Return the first answer of each method, then further answers as room allows, in the order of the report."""
+    first = {m.method: i for i, m in reversed(list(enumerate(measured))) if words.headline(m)}
+    rank = {i: (first.get(m.method) != i, i) for i, m in enumerate(measured) if words.headline(m)}
+    kept = set(sorted(rank, key=rank.__getitem__)[: max(0, room)])
+    rest = [i for i in rank if i not in kept]
+    return [measured[i] for i in [*sorted(kept), *rest]]
 
 
 def text_comparison(comparison: Comparison, lang: str = "en", *, lines: int = LINES) -> str:

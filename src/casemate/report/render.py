@@ -150,7 +150,12 @@ def _section(report: Report, name: Property) -> dict[str, Any]:
         "charts": [_roc(m, d) for m in found for d in m.details if isinstance(d, Curve) and d.name == "roc"][
             :6
         ],
-        "tables": [_table(m, d) for m in found for d in m.details if isinstance(d, Table)][:20],
+        "tables": [
+            _table(m, d if isinstance(d, Table) else _points(d))
+            for m in found
+            for d in m.details
+            if isinstance(d, Table) or (isinstance(d, Curve) and d.name != "roc")
+        ][:20],
     }
 
 
@@ -178,6 +183,15 @@ def _table(m: Measurement, table: Table) -> dict[str, Any]:
         "rows": [[_cell(value) for value in row[:12]] for row in table.rows[:_LONG]],
         "more": max(0, len(table.rows) - _LONG),
     }
+
+
+def _points(curve: Curve) -> Table:
+    """Return some points of a curve as a table: the report draws ROC curves only, so far."""
+    at = sorted({round(i * (len(curve.x) - 1) / 6) for i in range(7)}) if curve.x else []
+    band = bool(curve.low and curve.high)
+    sides = [curve.x, curve.y, *([curve.low, curve.high] if band else [])]
+    rows = tuple(tuple(side[i] for side in sides) for i in at)
+    return Table(name=curve.name, columns=("x", "value", *(("low", "high") if band else ())), rows=rows)
 
 
 def _cell(value: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -13,7 +13,19 @@ from casemate.report import words
 from casemate.report.catalogue import Both, as_is, both
 from casemate.report.model import Report
 
-State = Literal["none", "found", "not_found", "evasion", "explained", "explained_none", "number"]
+State = Literal[
+    "none",
+    "found",
+    "not_found",
+    "evasion",
+    "dangerous",
+    "solved",
+    "copied",
+    "explained",
+    "explained_none",
+    "number",
+]
+SOLVED = 1e-6  # a copy whose scores differ by less is the model itself
 AT_RISK: tuple[Property, ...] = tuple(name for name in PROPERTIES if name != "utility")
 
 
@@ -83,6 +95,7 @@ def _sentence(report: Report, name: Property) -> Sentence:
         )
     null = _null(m, measured)
     fixed |= {
+        "data": next((words.of(r) for r in measured if r.quantity == "fidelity_data_only"), "–"),
         "value": words.of(m),
         "n": str(m.n),
         "null": words.number(null),
@@ -112,11 +125,24 @@ def _headline(measured: list[Measurement]) -> tuple[State, Measurement | None]:
     evasions = [m for m in answers if m.quantity == "robust_accuracy"]
     if evasions:
         return "evasion", min(evasions, key=lambda m: m.value or 0.0)
+    if at_rest := _taken({m.quantity: m for m in measured}):
+        return at_rest
     explained = [m for m in answers if strongest(m)]
     if explained:
-        m = explained[0]
+        m = max(explained, key=lambda m: m.n)
         return ("explained" if (m.low or 0.0) > 0 else "explained_none"), m
     return "number", answers[0]
+
+
+def _taken(measured: Mapping[str, Measurement]) -> tuple[State, Measurement] | None:
+    """Say the worst that is known of the model as a thing: its file runs code, it is solved, it is copied."""
+    if (file := measured.get("dangerous_objects")) and (file.value or 0.0) > 0:
+        return "dangerous", file
+    if (copy := measured.get("extraction_error")) and copy.value is not None and copy.value <= SOLVED:
+        return "solved", copy
+    if copy := measured.get("fidelity"):
+        return "copied", copy
+    return None
 
 
 def _null(m: Measurement, measured: list[Measurement]) -> float | None:

@@ -3,7 +3,7 @@
 
 The functions on shifts and gradients take numpy arrays or torch tensors of shape (n, ...) and treat each of
 the n samples alone. Random starts are drawn by the content of a sample, so its draw depends neither on its
-place nor on its batch. Norms: linf and l2.
+place nor on its batch. Norms: linf and l2, and l1 to project on.
 """
 
 from __future__ import annotations
@@ -62,14 +62,28 @@ def _lengths(values: Any) -> Any:
 
 
 def project(shift: Any, radius: float, norm: str) -> Any:
-    """Return the nearest shifts (Euclidean) whose norm is at most ``radius``.
+    """Return the nearest shifts (Euclidean) whose norm is at most ``radius``; l1 for numpy rows (n, d) only.
 
     >>> project(np.array([[3.0, 4.0], [0.3, 0.4]]), 1.0, "l2").round(3).tolist()
     [[0.6, 0.8], [0.3, 0.4]]
     """
     if norm == "linf" or radius == 0:
         return shift.clip(-radius, radius)
+    if norm == "l1":
+        return _onto_l1(shift, radius)
     return shift / (_lengths(shift) / radius).clip(min=1.0)  # inside the ball: by exactly 1
+
+
+def _onto_l1(shift: np.ndarray, radius: float) -> np.ndarray:
+    """Shrink every cell by the threshold of Duchi et al. 2008 (Figure 1)."""
+    size = np.abs(shift)
+    ranked = -np.sort(-size, axis=1)  # (n, d) largest first
+    excess = np.cumsum(ranked, axis=1) - radius
+    count = np.arange(1, shift.shape[1] + 1)
+    last = np.maximum(1, (ranked * count > excess).sum(1, keepdims=True))  # (n, 1) cells that stay
+    cut = np.maximum(0.0, np.take_along_axis(excess, last - 1, axis=1) / last)
+    shrunk = np.copysign(np.maximum(0.0, size - cut), shift)
+    return np.where(size.sum(1, keepdims=True) <= radius, shift, shrunk)
 
 
 def steepest(gradient: Any, norm: str) -> Any:

@@ -48,6 +48,7 @@ from casemate.core.methods import Quantity, method
 from casemate.core.run import Run, require
 from casemate.core.schema import Schema
 from casemate.core.types import LABELS, SCORES, Explanation, Measurement, Note, Target
+from casemate.core.wording import together
 
 MAX_CELLS = 2**22  # one predict call
 N_BLOCKS = 400  # people are redrawn in blocks: enough for an interval, and the cost stays fixed
@@ -197,15 +198,7 @@ def _features(schema: Schema) -> tuple[tuple[str, ...], list[list[int]]]:
     member_of = {name: group for group in schema.groups for name in group}
     # dict.fromkeys: a group stands where its first column does
     groups = list(dict.fromkeys(member_of.get(name, (name,)) for name in schema.names))
-    return tuple(_together(group) for group in groups), [[place[name] for name in group] for group in groups]
-
-
-def _together(group: tuple[str, ...]) -> str:
-    """Name a one-hot group: its common beginning where that ends at a separator, else all its columns."""
-    low, high = min(group), max(group)
-    same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    stem = low[:same]
-    return stem.rstrip("_=:. -") if len(group) > 1 and stem[-1:] in tuple("_=:. -") else "+".join(group)
+    return tuple(map(together, groups)), [[place[name] for name in group] for group in groups]
 
 
 def _loss(target: Target, loss: Loss | None) -> Callable[[np.ndarray, np.ndarray], np.ndarray]:

@@ -25,16 +25,14 @@ with 62 references TPR at 0.1 % 36, 35, 30 and 9 %; RAND HIE forest, people, 16 
 and 90 %; digits network with 126 references TPR at 1 % 6.3, 6.3, 6.4 and 6.0 %.
 
 **Threshold.** Every shadow in turn is a target whose members are known. It is scored by the other blocks of
-shadows: its own block is left out whole, because the counts of the rest of a block would give the answer
-away. The scores of its non-members fix the threshold, so the real target's records have no part in it. It holds for
-targets trained as the shadows were. One trained on other data or far fewer rows exceeds it for members and others
-alike: where the false alarms it caused are far above the rate, or members do not exceed it clearly more often than
-non-members, the rate is inconclusive.
+shadows: its own block is left out whole, because the counts of the rest of a block would give the answer away. The
+scores of its non-members fix the threshold, so the real target's records have no part in it. It holds for targets
+trained as the shadows were. One trained on other data or far fewer rows exceeds it for members and others alike: where
+the false alarms it caused are far above the rate, or members do not exceed it clearly more often, it is inconclusive.
 
-**Cost.** ``n_shadows`` fits and predictions. **Pitfalls.** With fewer than 10 / FPR non-members a rate at
-that FPR is not resolvable and is not printed. A model given as scores is read above a floor, which is
-printed: probabilities of 0 and 1 carry no log-odds. Members and non-members from different sources make any
-attack look strong: see ``blind_auc``.
+**Cost.** ``n_shadows`` fits and predictions. **Pitfalls.** With under 10 / FPR non-members a rate at that FPR is not
+resolvable and is not printed. A model given as scores is read above a floor, which is printed: probabilities of 0 and 1
+carry no log-odds. Members and non-members from different sources make any attack look strong: see ``blind_auc``.
 """
 
 from __future__ import annotations

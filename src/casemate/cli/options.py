@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The application, and the options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from casemate import __version__
+from casemate.cli.terminal import lines
+
+app = typer.Typer(
+    name="casemate",
+    help="Attack, protect, explain and measure machine-learning models.",
+    epilog="Exit codes: 0 done, gates held; 1 a gate failed; 2 wrong input; 3 something required could not be "
+    "measured; 4 input refused; 5 our fault; 130 interrupted.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+
+Model = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A model file, or package.module:function returning a model.")
+]
+Factory = Annotated[
+    str | None,
+    typer.Option(metavar="P.M:F", help="Builds the module whose weights MODEL holds (torch, safetensors)."),
+]
+Trust = Annotated[
+    list[str] | None,
+    typer.Option(metavar="P.CLASS", help="Let a model file name this class or function; may be repeated."),
+]
+SchemaFile = Annotated[
+    Path | None,
+    typer.Option("--schema", metavar="FILE", help="What the columns are, as edited (casemate schema)."),
+]
+Train = Annotated[
+    Path, typer.Option(metavar="FILE", help="Rows the model was trained on (CSV, TSV, Parquet).")
+]
+Holdout = Annotated[Path, typer.Option(metavar="FILE", help="Rows of the same source it never saw.")]
+Label = Annotated[str, typer.Option(metavar="COL", help="Column the model predicts.")]
+Person = Annotated[str | None, typer.Option(metavar="COL", help="Column that says whose row it is.")]
+Drop = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns the model does not use.")]
+Missing = Annotated[
+    list[str] | None, typer.Option(metavar="TEXT", help="Cell text that means missing; may be repeated.")
+]
+Immutable = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns nobody can change.")]
+Sensitive = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns to slice results by.")]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="LIST",
+        help="Methods, with parameters: lira:n_shadows=32,pgd:steps=40. Naming one makes it required.",
+    ),
+]
+ThreatText = Annotated[
+    str | None,
+    typer.Option("--threat", metavar="K=V,...", help="Keys: norm, radius, scale, goal, n_queries."),
+]
+Format = Annotated[str, typer.Option("--format", metavar="text|json", help="What goes to stdout.")]
+Lang = Annotated[
+    str, typer.Option(metavar="en|zh-CN", envvar="CASEMATE_LANG", help="Language of the result, on stdout.")
+]
+Jobs = Annotated[
+    int | None, typer.Option(metavar="N", help="Worker processes; default: all cores. Same result.")
+]
+Device = Annotated[str | None, typer.Option(metavar="D", help="Where a torch model runs, e.g. cuda.")]
+Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page for readers.")]
+Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of every draw; default: 0.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log, warnings and tracebacks on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
+
+
+@app.callback(invoke_without_command=True)
+def _casemate(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+    if version:
+        lines(f"casemate {__version__}")
+        raise typer.Exit
