@@ -344,8 +344,8 @@ def renamed(raw: bytes) -> bytes:
     return raw[:at] + b"archive/data.txt" + raw[at + 16 :]
 
 
-def npy(pickled: bytes) -> bytes:
-    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }"
+def npy(pickled: bytes, descr: str = "'|O'") -> bytes:
+    header = f"{{'descr': {descr}, 'fortran_order': False, 'shape': (1,), }}".encode()
     header += b" " * (118 - len(header) - 1) + b"\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header + pickled
 
@@ -442,6 +442,10 @@ def bombs() -> Iterator[tuple[str, bytes]]:
         nested = zipped({"a": nested})
     yield "zip, twelve deep", nested
     yield "torch storage of 2^50", torch_bomb()
+    many = b"".join(
+        b"M" + struct.pack("<H", k % 65536) + b"K" + bytes([k // 65536]) + b"\x86N" for k in range(25_000)
+    )
+    yield "25,000 tuples as keys", b"\x80\2}(" + many + b"u."
     huge = b"".join(
         b"\x8a\x0c" + (k * (2**61 - 1) * 2**10).to_bytes(12, "little") + b"N" for k in range(1, 2000)
     )

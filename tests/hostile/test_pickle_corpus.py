@@ -15,6 +15,7 @@ import pickle_corpus as corpus
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pickle_doubles import between_readers
 
 from casemate.core.errors import CasemateError
 from casemate.core.pickles import _JoblibWall, _Wall, load_pickle, scan
@@ -22,6 +23,7 @@ from casemate.core.pickles.permits import permitted
 
 GADGETS = corpus.gadgets()
 BOMBS = dict(corpus.bombs())
+DOUBLES = dict(between_readers())
 MALFORMED = {  # files whose only fault is that they cannot be read
     "truncated file",
     "frame longer than the file",
@@ -43,6 +45,14 @@ def test_no_gadget_is_clean_and_none_is_loaded(name: str) -> None:
     assert found.findings
     with pytest.raises(CasemateError):
         load_pickle(GADGETS[name])
+
+
+@pytest.mark.parametrize("name", DOUBLES)
+def test_what_any_reader_takes_for_a_pickle_is_not_clean(name: str) -> None:
+    found = scan(DOUBLES[name])
+    assert found.verdict != "clean" and found.findings
+    with pytest.raises(CasemateError):
+        load_pickle(DOUBLES[name])
 
 
 @pytest.mark.parametrize("name", BOMBS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import inspect
 import threading
+from pathlib import Path
 from typing import Any, ClassVar
 
 import micro
@@ -337,3 +338,13 @@ def test_generators_come_back_even_when_the_fit_fails() -> None:
         np.random.normal()
         _ = 1 / 0
     assert repr(np.random.get_state(legacy=False)) == before
+
+
+def test_a_refit_reads_no_cache_that_the_model_names(tmp_path: Path) -> None:
+    x, y = np.array([[0.0], [1.0], [2.0], [3.0]]), np.array([0, 0, 1, 1])
+    model = make_pipeline(StandardScaler(), LogisticRegression(), memory=str(tmp_path / "cache"))
+    target, _ = adapter.make(model.fit(x, y)).bind(Dataset(train=(x, y), holdout=(x, y)))
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert target.refit(x, y, 0).model.get_params()["memory"] is None  # type: ignore[attr-defined]
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    assert model.get_params()["memory"] == str(tmp_path / "cache"), "the user's model is as it was"

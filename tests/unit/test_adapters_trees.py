@@ -354,6 +354,16 @@ def test_categories_may_lack_be_ordered_otherwise_or_be_new_in_the_holdout(kind:
         )
 
 
+def test_dart_keeps_its_categories_one_level_down_and_one_class_is_enough_for_a_refit() -> None:
+    own = xgboost.XGBClassifier(**SMALL, booster="dart", rate_drop=0.5, enable_categorical=True)
+    model = own.fit(FRAME, np.arange(len(FRAME)) % 3)
+    data = Dataset(train=(FRAME, np.arange(len(FRAME)) % 3), holdout=(FRAMEH, np.arange(len(FRAMEH)) % 3))
+    target, data = cm.wrap(model).bind(data)
+    np.testing.assert_allclose(target.trees().scores(data.holdout.x), model.predict_proba(FRAMEH), atol=1e-6)
+    again = target.refit(data.train.x[:30], np.full(30, 2), 0)  # what a small half of shadow rows may hold
+    assert set(again.labels(data.holdout.x).tolist()) == {2}
+
+
 @pytest.mark.parametrize("kind", ["xgb", "lgbm"])
 def test_a_category_the_model_never_saw_is_a_missing_cell_to_a_booster(kind: str) -> None:
     model = boosted(kind)

@@ -21,7 +21,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import casemate as cm
@@ -188,6 +188,31 @@ def test_impossible_sizes_are_refused(n: int, said: str) -> None:
         hardened(DecisionTreeClassifier(), n=n)
 
 
-def test_an_ensemble_that_hides_its_tree_is_refused() -> None:
-    with pytest.raises(InvalidData, match="name it"):
-        hardened(BaggingClassifier(**FEW))
+def test_trees_whose_leaves_would_stay_small_are_refused() -> None:
+    hidden = BaggingClassifier(**FEW)
+    forest = RandomForestClassifier(**FEW)
+    steps = make_pipeline(StandardScaler(), forest)
+    swapped = GridSearchCV(steps, {"randomforestclassifier": [DecisionTreeClassifier(), forest]}, cv=2)
+    for model, said in (
+        (hidden, "estimator=None hides"),
+        (VotingClassifier([("wood", forest), ("hidden", hidden)]), "hidden__estimator=None"),
+        (swapped, "'randomforestclassifier' inside a search"),
+        (GridSearchCV(steps, {"randomforestclassifier": [hidden]}, cv=2), "inside a search"),
+    ):
+        with pytest.raises(InvalidData, match=said):
+            hardened(model)
+    kept = GridSearchCV(steps, {"standardscaler": [StandardScaler(), MinMaxScaler()]}, cv=2)
+    assert min(map(smallest_leaf, trees(hardened(kept)))) >= 20
+
+
+def test_what_decides_the_weight_of_a_row_may_not_change_in_a_search() -> None:
+    xgboost = pytest.importorskip("xgboost")
+    lightgbm = pytest.importorskip("lightgbm")
+    small = {"n_estimators": 2, "n_jobs": 1}
+    for name, tried in (("scale_pos_weight", [1.0, 30.0]), ("objective", ["binary:logistic"])):
+        with pytest.raises(InvalidData, match=name):
+            hardened(GridSearchCV(xgboost.XGBClassifier(**small), {name: tried}, cv=2))
+    with pytest.raises(InvalidData, match="no trees"):
+        hardened(xgboost.XGBClassifier(booster="gblinear", **small))
+    light = GridSearchCV(lightgbm.LGBMClassifier(verbosity=-1, **small), {"scale_pos_weight": [1, 2]}, cv=2)
+    assert hardened(light, n=30).best_estimator_.min_child_samples == 30

@@ -11,6 +11,7 @@ import os
 import pickle
 import pickletools
 import struct
+import zipfile
 from collections import Counter, OrderedDict, defaultdict
 from pathlib import Path
 from typing import Any
@@ -343,3 +344,27 @@ def test_a_trusted_container_may_be_filled() -> None:
     raw = b"\x80\x02cmy_models\nBag\n)\x81" + corpus.text("a") + b"K\x01s."
     assert pickles.scan(raw, trust=["my_models.Bag"]).verdict == "clean"
     assert pickles.scan(raw).verdict == "unknown"
+
+
+@pytest.mark.parametrize("n", [128, 384, 1152])
+def test_a_safetensors_header_whose_length_reads_like_a_pickle_is_data(n: int) -> None:
+    header = b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}'.ljust(n)
+    found = pickles.scan(n.to_bytes(8, "little") + header + bytes(4))
+    assert (found.verdict, found.formats) == ("clean", ("safetensors",))
+
+
+def test_zip_files_inside_zip_files_are_no_contradiction() -> None:
+    inner = io.BytesIO()
+    np.savez(inner, a=np.ones(3), b=np.ones(3))
+    for _ in range(2):
+        box = io.BytesIO()
+        with zipfile.ZipFile(box, "w") as archive:
+            for name in ("one", "two", "three"):
+                archive.writestr(name, inner.getvalue())
+        inner = box
+    assert pickles.scan(inner.getvalue()).verdict == "clean"
+
+
+def test_a_whole_torch_module_is_answered_with_what_to_save_instead() -> None:
+    found = pickles.scan(b"\x80\x02ctorch.nn.modules.container\nSequential\n)\x81.")
+    assert found.verdict == "unknown" and "state_dict" in found.findings[0].why

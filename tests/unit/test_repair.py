@@ -283,3 +283,26 @@ def test_without_a_radius_there_is_no_ball() -> None:
     schema = Schema(columns=(Column(name="a", kind="real"),))
     with pytest.raises(InvalidThreat, match="no radius"):
         Repair.of(np.zeros((1, 1)), schema, Threat(norm="l2")).within(np.ones((1, 1)), np.array([0]))
+
+
+def test_a_relation_that_the_original_breaks_does_not_freeze_the_other_columns() -> None:
+    schema = Schema(
+        columns=tuple(Column(name=n, kind="real", immutable=n != "age") for n in ("paid", "owed", "age")),
+        relations=(Relation(left=("paid",), op="<=", right=("owed",)),),
+    )
+    repair = Repair.of(np.array([[5.0, 3.0, 40.0]]), schema, Threat(norm="l2", radius=2, scale="raw"))
+    assert repair.within(np.array([[5.0, 3.0, 41.0]]), np.array([0])).tolist() == [[5.0, 3.0, 41.0]]
+
+
+def test_whole_numbers_move_by_one_or_not_at_all() -> None:
+    schema = Schema(columns=(Column(name="n", kind="integer", low=0, high=9, spread=2.0),))
+    x = np.array([[4.0], [np.nan], [12.0]])
+    for radius, can in ((0.4, False), (0.5, True)):
+        repair = Repair.of(x, schema, Threat(norm="linf", radius=radius, scale="spread"))
+        assert repair.movable().tolist() == [can, False, False]
+    for radius, can in ((0.5, False), (1, True)):
+        assert Repair.of(x, schema, Threat(norm="l0", radius=radius)).movable().tolist() == [
+            can,
+            False,
+            False,
+        ]

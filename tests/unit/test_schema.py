@@ -8,7 +8,8 @@ import pytest
 
 import casemate as cm
 from casemate.core.errors import InvalidData
-from casemate.core.schema import violations
+from casemate.core.schema import Column, Relation, Schema, violations
+from casemate.core.types import Threat
 
 
 def frame() -> pd.DataFrame:
@@ -205,3 +206,36 @@ def test_images_have_pixel_bounds() -> None:
     assert cm.Schema.infer((images * 255).astype(np.uint8)).bounds == (0.0, 255.0)
     bad = violations(images, images + 2, cm.Threat(norm="linf", radius=3, scale="raw"), schema)
     assert bad["bounds"].all() and not bad["radius"].any()
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_a_category_that_only_the_holdout_has_reaches_the_model(library: str) -> None:
+    """The training frame's categorical type does not list it; as a hole the model would judge another row."""
+    if library == "pandas":
+        train, holdout = (
+            pd.DataFrame({"a": pd.Categorical(cells, ordered=True)}) for cells in (["x", "y"], ["x", "z"])
+        )
+    else:
+        train, holdout = (
+            pl.DataFrame({"a": pl.Series(cells, dtype=pl.Enum(cells))}) for cells in (["x", "y"], ["x", "z"])
+        )
+    schema = Schema.infer(train, holdout)
+    assert list(schema.decode(schema.encode(holdout))["a"]) == ["x", "z"]
+    assert schema.decode(schema.encode(train))["a"].dtype == train["a"].dtype
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e160, 1e300])
+def test_the_spread_of_numbers_whose_squares_leave_float64(scale: float) -> None:
+    spread = Schema.infer(np.array([[1.0], [3.0], [2.0]]) * scale).columns[0].spread
+    assert spread == pytest.approx(np.std([1, 3, 2]) * scale, rel=1e-12)
+
+
+def test_a_relation_that_the_original_breaks_binds_only_who_touches_it() -> None:
+    names = ("paid", "owed", "age")
+    schema = Schema(
+        columns=tuple(Column(name=n, kind="real") for n in names),
+        relations=(Relation(left=("paid",), op="<=", right=("owed",)),),
+    )
+    x, threat = np.tile([5.0, 3.0, 40.0], (4, 1)), Threat(norm="linf", radius=9, scale="raw")
+    changed = np.array([[5.0, 3, 41], [4.5, 3, 40], [3, 3, 40], [5, 3, 40]])
+    assert violations(x, changed, threat, schema)["relation"].tolist() == [False, True, False, False]

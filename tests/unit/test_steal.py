@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
@@ -319,6 +320,45 @@ def test_people_stand_on_one_side_and_count_as_one() -> None:
     assert sum(kept_ids.values) / len(kept_ids.values) == pytest.approx(rows["fidelity"].value)
 
 
+@pytest.mark.parametrize("bend", ["owned", "kept"])
+def test_the_rows_to_compare_on_do_not_choose_the_copy(bend: str) -> None:
+    """A linear model but for the rows of one side: only the attacker's own tell the attacker that it is not linear."""
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    y = (x[:, 0] > 0).astype(int)
+    data = cm.Dataset(
+        train=(x[:200], y[:200]), holdout=(x[200:300], y[200:300]), reference=(x[300:], y[300:])
+    )
+    odd = {row.tobytes() for row in (x[300:] if bend == "owned" else x[200:300])}
+
+    def scores(rows: np.ndarray) -> np.ndarray:
+        p = 1 / (1 + np.exp(-rows[:, 0]))
+        p = np.where([row.tobytes() in odd for row in np.ascontiguousarray(rows)], 1 - p, p)
+        return np.column_stack([1 - p, p])
+
+    rows = measured(cm.wrap(scores, classes=[0, 1]), data, points=1)
+    solved = theft(rows)["the copy comes from"] == "equations"
+    assert solved == (bend == "kept")
+    text = rows["extraction_error"].details[0].text
+    if solved:
+        assert rows["fidelity"].value == 0.0 and rows["extraction_error"].value > 0.5
+        assert "differs by up to" in text and "held-out" in text
+    else:
+        assert "not extracted" in text and rows["extraction_error"].value < 1e-9
+
+
+def test_a_label_that_is_not_the_largest_score_is_learnt_from_the_labels() -> None:
+    """A linear model with its threshold at 5 %: solved scores alone would agree on the few rows beyond 50 %."""
+    x = np.random.default_rng(0).normal(size=(400, 3))
+    y = (x[:, 0] > 1).astype(int)
+    model = FixedThresholdClassifier(LogisticRegression(), threshold=0.05).fit(x[:200], y[:200])
+    rows = measured(model, cm.Dataset(train=(x[:200], y[:200]), holdout=(x[200:], y[200:])), max_queries=60)
+    assert rows["extraction_error"].value <= 1e-9
+    assert "not the largest score" in rows["extraction_error"].details[0].text
+    assert theft(rows)["rows queried"] == 60 + theft(rows)["of them to solve equations"]
+    argmax = (model.predict_proba(x[200:])[:, 1] > 0.5) == model.predict(x[200:])
+    assert rows["fidelity"].low > argmax.mean() + 0.05
+
+
 def test_reference_rows_are_the_attackers_but_never_training_rows() -> None:
     extra = noisy(90, 3)
     x, y = np.concatenate([extra[0], TRAIN[0][:20]]), np.concatenate([extra[1], TRAIN[1][:20]])
@@ -330,6 +370,10 @@ def test_reference_rows_are_the_attackers_but_never_training_rows() -> None:
     owned, _, _ = _sides(data, Run(card=find("steal").card))
     assert len(owned) == 85
     _, data = cm.wrap(FOREST).bind(cm.Dataset(train=TRAIN, holdout=HOLD, reference=TRAIN))
+    with pytest.raises(InvalidData, match="all reference rows"):
+        _sides(data, Run(card=find("steal").card))
+    # rows to compare on may not be learnt from either: a model that remembers them would look like a copy
+    _, data = cm.wrap(FOREST).bind(cm.Dataset(train=TRAIN, holdout=HOLD, reference=HOLD))
     with pytest.raises(InvalidData, match="all reference rows"):
         _sides(data, Run(card=find("steal").card))
 

@@ -375,7 +375,7 @@ def test_rows_that_cannot_move_are_told() -> None:
     schema, x, y = tiny()
     still = schema.with_columns({name: {"immutable": True} for name in schema.names})
     _, _, x_adv, run = attack(LogisticRegression().fit(x, y), still, x, y, Threat(norm="l2", radius=1))
-    assert (x_adv == x).all() and "160 of 160 rows have no cell that may move" in run.notes[0]
+    assert (x_adv == x).all() and "160 of 160 rows have no cell that can move" in run.notes[0]
 
 
 def test_what_makes_no_sense_is_refused() -> None:
@@ -386,3 +386,18 @@ def test_what_makes_no_sense_is_refused() -> None:
     target, data = cm.wrap(model).bind(cm.Dataset(train=(x, y), holdout=(x, y)))
     with pytest.raises(InvalidThreat, match="no radius"):
         METHOD.function(target, data, run=Run(card=METHOD.card))
+
+
+def test_whole_numbers_that_the_radius_cannot_move_are_told_as_untested() -> None:
+    x = np.arange(8.0)[:, None]
+    y = (x[:, 0] > 3).astype(int)
+    schema = Schema(columns=(Column(name="k", kind="integer", low=0, high=7, spread=2.0),))
+    model = DecisionTreeClassifier().fit(x, y)
+    _, _, x_adv, run = attack(model, schema, x, y, Threat(norm="linf", radius=0.3))
+    assert (x_adv == x).all() and "8 of 8 rows have no cell that can move" in run.notes[0]
+
+
+def test_an_edit_budget_below_one_is_told() -> None:
+    schema, x, y = tiny()
+    _, _, x_adv, run = attack(LogisticRegression().fit(x, y), schema, x, y, Threat(norm="l0"))
+    assert (x_adv == x).all() and "No edit fits a budget of 0.3" in run.notes[0]

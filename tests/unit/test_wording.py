@@ -18,10 +18,7 @@ def people() -> Schema:
 
 def test_only_what_changed_is_said() -> None:
     before, after = np.array([2100.0, 30.0, 0.0]), np.array([2350.0, 41.0, 1.0])
-    assert (
-        changes(before, after, people())
-        == "income 2,100 -> 2,350; age 30 years -> 41 years; town: Bern -> Zug"
-    )
+    assert changes(before, after, people()) == "income 2,100 -> 2,350; age 30 -> 41 years; town: Bern -> Zug"
     assert changes(before, before, people()) == ""
     hole = np.array([np.nan, 30.0, 0.0])
     assert changes(hole, hole, people()) == ""
@@ -32,6 +29,9 @@ def test_a_one_hot_group_is_one_change() -> None:
     columns = tuple(Column(name=f"use_{name}", kind="integer") for name in ("car", "radio", "tv"))
     schema = Schema(columns=columns, groups=(("use_car", "use_radio", "use_tv"),))
     assert changes(np.array([1.0, 0, 0]), np.array([0, 0.0, 1]), schema) == "use: car -> tv"
+    hole = np.array([np.nan, np.nan, np.nan])
+    assert changes(hole, hole, schema) == ""
+    assert changes(hole, np.array([0, 1.0, 0]), schema) == "use: none -> radio"
 
 
 @pytest.mark.parametrize(
@@ -58,5 +58,5 @@ def test_a_code_outside_the_categories_is_said_as_such() -> None:
 
 
 def test_a_group_without_a_common_stem_lists_its_columns() -> None:
-    groups = (("a=x", "a=y"), ("red", "rest"), ("only",), ("p_a", "q_a"))
-    assert [together(group) for group in groups] == ["a", "red+rest", "only", "p_a+q_a"]
+    groups = (("a=x", "a=y"), ("red", "rest"), ("only",), ("p_a", "q_a"), ("town_Bern", "town_Basel"))
+    assert [together(group) for group in groups] == ["a", "red+rest", "only", "p_a+q_a", "town"]

@@ -104,7 +104,7 @@ def categories(model: Any) -> dict[int, list[Any]]:
         return dict(zip(columns, known, strict=True)) if len(columns) == len(known) else {}
     if kind != "XGBoost" or "c" not in (booster_of(model).feature_types or []):
         return {}
-    kept = document(model)["learner"]["gradient_booster"]["model"].get("cats", {}).get("enc", [])
+    kept = grown(document(model)).get("cats", {}).get("enc", [])
     return {i: _decoded(entry) for i, entry in enumerate(kept) if entry["values"]}
 
 
@@ -241,7 +241,7 @@ def again(model: Any, parameters: Mapping[str, Any], n_classes: int) -> dict[str
             changes[f"{start}{'verbosity' if 'verbosity' in settings else 'verbose'}"] = -1
         if kind == "XGBoost" and settings.get("early_stopping_rounds"):
             changes[f"{start}early_stopping_rounds"] = None
-        if kind == "XGBoost" and n_classes == 2 and str(settings.get("objective")).startswith("multi:"):
+        if kind == "XGBoost" and 0 < n_classes <= 2 and str(settings.get("objective")).startswith("multi:"):
             changes[f"{start}objective"] = (
                 "binary:logistic"  # fitted on three classes, it took that one by itself
             )
@@ -267,6 +267,13 @@ def _best_rounds(part: Any) -> int | None:
 def gradient_booster(booster: Any) -> dict[str, Any]:
     """Return the part of an XGBoost model's settings that says how its trees were grown."""
     found: dict[str, Any] = json.loads(booster.save_config())["learner"]["gradient_booster"]
+    return found
+
+
+def grown(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the trees of an XGBoost document; dart keeps them one level down."""
+    booster = document["learner"]["gradient_booster"]
+    found: dict[str, Any] = booster.get("gbtree", booster)["model"]
     return found
 
 

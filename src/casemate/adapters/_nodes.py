@@ -162,7 +162,7 @@ def _imported(model: Any, treelite: Any) -> Any:
             return treelite.frontend.from_xgboost(booster)
         document = _boosting.document(model)
         # treelite refuses the names of categories; codes are all that the trees use
-        document["learner"]["gradient_booster"]["model"]["cats"] = {
+        _boosting.grown(document)["cats"] = {
             "enc": [],
             "feature_segments": [],
             "sorted_idx": [],

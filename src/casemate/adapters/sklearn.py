@@ -443,6 +443,10 @@ def _fitted_clone(
                 changes[path] = rng.child_seed(seed, path)
             elif last == "n_jobs" and value is not None:  # None means one, and some warn about anything else
                 changes[path] = 1
+            elif (
+                last == "memory" and value is not None
+            ):  # a cache on disk is unpickled: who wrote it is not known
+                changes[path] = None
         fresh.set_params(**(changes | dict(settings or {})))
         with seeded(seed), parallel_config(backend="sequential"):
             fresh.fit(rows, labels)

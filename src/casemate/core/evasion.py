@@ -12,11 +12,11 @@ import numpy as np
 from casemate.core import rng, stats
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData, InvalidThreat
+from casemate.core.evidence import against_radius, doubts, examples, in_words, typical
 from casemate.core.methods import Card, Quantity
 from casemate.core.run import Run
-from casemate.core.schema import Schema, distances, violations
-from casemate.core.types import Curve, Detail, Measurement, Note, PerRecord, Table, Target, Threat
-from casemate.core.wording import changes
+from casemate.core.schema import distances, violations
+from casemate.core.types import Detail, Measurement, Note, PerRecord, Table, Target
 
 # Every evasion method answers the same question, so the harness measures it: these are its quantities.
 QUANTITIES = {
@@ -34,8 +34,6 @@ QUANTITIES = {
 # How many held-out points an evasion method attacks, by effort; drawn once from the seed, the same for every method.
 N_POINTS = {"quick": 200, "standard": 1000, "deep": 10_000}
 N_EXAMPLES = 5  # shown in words, when records may be shown
-N_RADII = 21
-LEAST_EXAMPLES = 5  # fewer would make "the median change" the change of one person
 
 
 def points(data: Dataset, run: Run) -> np.ndarray:
@@ -80,41 +78,39 @@ def measure(
     far = distances(x, kept, threat, data.schema)  # (n,)
     verified = replace(run, card=card)
     tally = run.counter.tally
+    before, after = (
+        (("correct before the attack", int(right.sum())), ("correct under attack", int(held.sum())))
+        if threat.goal is None
+        else (
+            ("already of the goal class before the attack", int((~right).sum())),
+            ("of the goal class under attack", int((~held).sum())),
+        )
+    )
     details: list[Detail] = [
         Table(
             name="attack",
             columns=("what", "value"),
             rows=(
                 ("points attacked", len(y)),
-                ("correct before the attack", int((clean == y).sum())),
-                ("correct under attack", int(held.sum())),
+                before,
+                after,
                 ("rows queried", tally["rows"]),
                 ("gradient passes", tally["gradients"]),
-                *_typical(far[found & ~beyond]),
+                *typical(far[found & ~beyond]),
             ),
         ),
         Note(text="Found by this attack only: the true accuracy under any such change may be lower."),
-        *(Note(text=text) for text in run.notes),
+        *(Note(text=text) for text in (*doubts(target, few.holdout, clean, threat), *run.notes)),
     ]
     if card.nearest and found.any():
-        details.append(_against_radius(right, found, far, threat, person, run.level))
+        details.append(against_radius(right, found, far, threat, person, run.level))
     shown = np.flatnonzero(found & ~beyond)
     if data.schema.input == "table" and len(shown):
-        details += _in_words(x, kept, shown[np.argsort(far[shown], kind="stable")], data.schema)
+        details += in_words(x[shown], kept[shown], None if person is None else person[shown], data.schema)
         if run.show_records:
-            told = [str(label) for label in target.classes]
             best = shown[np.argsort(far[shown], kind="stable")][:N_EXAMPLES]
-            rows = tuple(
-                (changes(x[i], kept[i], data.schema), told[clean[i]], told[attacked[i]], _digits(far[i]))
-                for i in best
-            )
-            details.append(
-                Table(
-                    name="examples",
-                    columns=("change", "predicted before", "predicted after", "distance"),
-                    rows=rows,
-                )
-            )
+            called = [tuple(str(target.classes[side[i]]) for side in (clean, attacked)) for i in best]
+            details.append(examples(x[best], kept[best], called, far[best], data.schema))
     if few.holdout.ids is not None:
         details.append(PerRecord.of("held", few.holdout.ids, held, person))
     robust = stats.proportion(held, clusters=person, level=run.level)
@@ -125,45 +121,6 @@ def measure(
         verified.measured("robust_accuracy", robust, details),
         verified.measure("invalid_examples", share, share, share, len(y), details=table),
     ]
-
-
-def _typical(far: np.ndarray) -> tuple[tuple[str, float], ...]:
-    return (("median distance of what was found", _digits(float(np.median(far)))),) if len(far) else ()
-
-
-def _against_radius(
-    right: np.ndarray, found: np.ndarray, far: np.ndarray, threat: Threat, person: Any, level: float
-) -> Curve:
-    """Return the accuracy under attack at every radius up to twice the threat's, from the nearest examples found."""
-    radii = np.linspace(0.0, 2 * (threat.radius or 0.0) or 1.0, N_RADII)
-    bands = [
-        stats.proportion(right & ~(found & (far <= radius * (1 + 1e-6))), clusters=person, level=level)
-        for radius in radii
-    ]
-    low, high = tuple(_digits(band.low) for band in bands), tuple(_digits(band.high) for band in bands)
-    y = tuple(_digits(band.value) for band in bands)
-    return Curve(name="accuracy against radius", x=tuple(map(_digits, radii)), y=y, low=low, high=high)
-
-
-def _in_words(x: np.ndarray, kept: np.ndarray, shown: np.ndarray, schema: Schema) -> list[Detail]:
-    """Say which columns the examples change and by how much in the middle; never for fewer than a handful."""
-    if len(shown) < LEAST_EXAMPLES:
-        return []
-    before, after = x[shown], kept[shown]  # (examples, d)
-    moved = (before != after) & ~(np.isnan(before) & np.isnan(after))
-    rows = []
-    for i in np.argsort(-moved.sum(0), kind="stable")[:10]:
-        if count := int(moved[:, i].sum()):
-            shift = (after - before)[moved[:, i], i]
-            numeric = schema.columns[i].kind != "category" and count >= LEAST_EXAMPLES
-            middle = _digits(float(np.median(np.abs(shift)))) if numeric else None
-            rows.append((schema.names[i], _digits(count / len(shown)), middle))
-    columns = ("column", "share of examples that change it", "median size of the change")
-    return [Table(name="what the examples change", columns=columns, rows=tuple(rows))]
-
-
-def _digits(value: float) -> float:
-    return float(f"{value:.4g}")
 
 
 def _numbers(card: Card, x_adv: Any) -> np.ndarray:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -248,7 +249,11 @@ def _explained_rows(result: Explanation, data: Dataset, run: Run) -> list[Measur
     # scores of several classes sum to one: what one gains others lose, so half their sum is what moved
     size = np.abs(result.values).sum(2) / (1 if result.values.shape[2] == 1 else 2)  # (n, features)
     order = np.argsort(-size.mean(0), kind="stable")
-    means = [stats.mean(size[:, j], clusters=split.person, level=run.level) for j in order]
+    errors = result.errors.sum(2) / (1 if result.values.shape[2] == 1 else 2)  # (n, features)
+    means = [
+        _widened(stats.mean(size[:, j], clusters=split.person, level=run.level), float(errors[:, j].mean()))
+        for j in order
+    ]
     rows = tuple(
         (result.names[j], found.value, max(0.0, found.low), found.high)
         for j, found in zip(order, means, strict=True)
@@ -257,6 +262,18 @@ def _explained_rows(result: Explanation, data: Dataset, run: Run) -> list[Measur
     told = Note(text=f"strongest column: {rows[0][0]}")
     top = replace(means[0], low=max(0.0, means[0].low))
     return [run.measured("top_importance", top, [table, told]), _goes_with(result, order[0], split, run)]
+
+
+def _widened(rows: stats.Interval, error: float) -> stats.Interval:
+    """Add the error that all rows share: they are explained by one set of draws, and their errors do not average out.
+
+    The errors of a row come from a few repetitions of those draws: Student's t with three degrees of freedom.
+    """
+    from scipy.special import stdtrit
+
+    shared = float(stdtrit(3, 0.5 + rows.level / 2)) * error
+    low, high = math.hypot(rows.value - rows.low, shared), math.hypot(rows.high - rows.value, shared)
+    return replace(rows, low=rows.value - low, high=rows.value + high)
 
 
 def _goes_with(result: Explanation, column: int, split: Split, run: Run) -> Measurement:

@@ -294,7 +294,8 @@ def violations(x: Any, x_adv: Any, threat: Threat, schema: Schema) -> dict[str, 
         bad["group"] |= moved & ((np.abs(cells.sum(1) - 1) > 1e-9) | ((cells != 0) & (cells != 1)).any(1))
     bad["relation"] = np.zeros(n, bool)
     for rule in schema.relations:
-        bad["relation"] |= changed.any(1) & rule.broken(lambda name: after[:, place[name]])
+        moved = changed[:, [place[name] for name in (*rule.left, *rule.right)]].any(1)
+        bad["relation"] |= moved & rule.broken(lambda name: after[:, place[name]])
     return bad
 
 
@@ -434,9 +435,18 @@ def _infer_column(name: str, parts: list[Any]) -> Column:
         kind="integer" if integral else "real",
         low=float(known.min()) if len(known) else -np.inf,
         high=float(known.max()) if len(known) else np.inf,
-        spread=float(train.std()) if len(train) else 0.0,
+        spread=_spread(train),
         missing="nan" if holed else None,
     )
+
+
+def _spread(values: np.ndarray) -> float:
+    """Return the standard deviation; 0 for no values, and for numbers that float64 cannot divide by."""
+    size = float(np.abs(values).max(initial=0.0))
+    if size < 1e-300:
+        return 0.0
+    # squares of very large or small numbers leave float64
+    return float(values.std() if 1e-150 < size < 1e150 else (values / size).std() * size)
 
 
 def _encode(column: Column, found: Any) -> np.ndarray:
@@ -495,7 +505,9 @@ def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any
     cells: dict[str, Any] = {}
     for column, value in zip(columns, values, strict=True):
         integral = frame.get_column(own[column.name]).dtype.is_integer()
-        dtype = template[own[column.name]].dtype if library.__name__ == "pandas" else None
+        dtype = None
+        if library.__name__ == "pandas":
+            dtype = _widened(template[own[column.name]].dtype, value)
         # numpy's integers have no hole; those of pandas' extension types, polars and Arrow do
         held = value if isinstance(dtype, np.dtype) or column.kind == "category" else value[~np.isnan(value)]
         keep = not integral or bool((held == np.round(held)).all())
@@ -512,11 +524,22 @@ def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any
     order = list(own)
     built = nw.from_dict({name: cells[name] for name in order}, backend=library)
     casts = [
-        nw.col(name).cast(frame[name].dtype)
+        nw.col(name).cast(_widened(frame[name].dtype, cells[name]))
         for name in order
         if not (frame[name].dtype.is_integer() and built[name].dtype.is_float())
     ]
     return built.with_columns(*casts).to_native()
+
+
+def _widened(dtype: Any, cells: Iterable[Any]) -> Any:
+    """Return a categorical dtype (pandas) or Enum (narwhals) with the cells it lacks; other rows may have more."""
+    listed = getattr(dtype, "categories", None)
+    if listed is None:
+        return dtype
+    known = list(listed)
+    more = [cell for cell in dict.fromkeys(cells) if not is_hole(cell) and cell not in known]
+    ordered = {"ordered": dtype.ordered} if hasattr(dtype, "ordered") else {}
+    return type(dtype)([*known, *more], **ordered) if more else dtype
 
 
 def _pixel_bounds(parts: Iterable[np.ndarray]) -> tuple[float, float]:

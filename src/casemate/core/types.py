@@ -122,7 +122,7 @@ class Threat:
             raise InvalidThreat(f"n_queries must be >= 1; got {self.n_queries}")
 
     def resolved(self, schema: Schema) -> Threat:
-        """Fill what is unset: Linf, 0.3 spreads on tables, 8/255 of the pixel range on images."""
+        """Fill what is unset: Linf, 0.3 spreads on tables, 8/255 of the pixel range on images; l0: one edit."""
         table = schema.input == "table"
         scale = self.scale or ("spread" if table else "raw")
         if scale == "spread" and not table:
@@ -130,7 +130,7 @@ class Threat:
         radius = self.radius
         if radius is None:
             low, high = schema.bounds or (0.0, 1.0)
-            radius = 0.3 if table else 8 / 255 * (high - low)
+            radius = 1.0 if self.norm == "l0" else 0.3 if table else 8 / 255 * (high - low)
         return replace(self, norm=self.norm or "linf", radius=radius, scale=scale)
 
     def to_dict(self) -> dict[str, Any]:

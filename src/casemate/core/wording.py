@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -53,10 +54,11 @@ def changes(before: np.ndarray, after: np.ndarray, schema: Schema) -> str:
     said = []
     for group in schema.groups:
         here = [place[name] for name in group]
-        if not np.array_equal(before[here], after[here]):
+        if not np.array_equal(before[here], after[here], equal_nan=True):
             stem = _stem(group)
             old, new = (
-                ", ".join(name[len(stem) :] for name, i in zip(group, here, strict=True) if row[i]) or "none"
+                ", ".join(name[len(stem) :] for name, i in zip(group, here, strict=True) if row[i] > 0)
+                or "none"
                 for row in (before, after)
             )
             said.append(f"{together(group)}: {old} -> {new}")
@@ -65,12 +67,13 @@ def changes(before: np.ndarray, after: np.ndarray, schema: Schema) -> str:
         same = old == new or (math.isnan(old) and math.isnan(new))
         if not same and column.name not in grouped:
             colon = ":" if column.kind == "category" else ""
-            said.append(f"{column.name}{colon} {cell(column, old, new)} -> {cell(column, new, old)}")
+            was = cell(replace(column, unit=""), old, new)  # the unit is said once
+            said.append(f"{column.name}{colon} {was} -> {cell(column, new, old)}")
     return "; ".join(said)
 
 
 def together(group: tuple[str, ...]) -> str:
-    """Name a one-hot group: what its columns' names share, where that ends at a separator, else all of them.
+    """Name a one-hot group: what its columns' names share up to a separator, else all of them.
 
     >>> together(("job_nurse", "job_clerk")), together(("a", "b"))
     ('job', 'a+b')
@@ -79,7 +82,7 @@ def together(group: tuple[str, ...]) -> str:
 
 
 def _stem(names: tuple[str, ...]) -> str:
-    """Return what all names begin with, if that ends at a separator, so that town_Bern and town_Genf give "town_"."""
+    """Return what all names begin with, up to a separator: town_Bern and town_Basel give "town_"."""
     low, high = min(names), max(names)
     same = next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
-    return low[:same] if low[:same].endswith(tuple(_BREAKS)) else ""
+    return low[: 1 + max(low[:same].rfind(sign) for sign in _BREAKS)]

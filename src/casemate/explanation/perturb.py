@@ -45,8 +45,12 @@ class Quarters:
         cell = np.searchsorted(edges, known)  # (known,) an edge belongs to the cell below it
         count = np.bincount(cell, minlength=n_cells).astype(np.float64)
         filled = np.maximum(count, 1)
-        mean = np.bincount(cell, known, n_cells) / filled
-        spread = np.sqrt(np.bincount(cell, np.square(known - mean[cell]), n_cells) / filled)
+        unit = np.exp2(
+            np.frexp(np.abs(known).max(initial=0.0))[1]
+        )  # squares of large values do not fit a float
+        mean = np.bincount(cell, known / unit, n_cells) / filled
+        spread = np.sqrt(np.bincount(cell, np.square(known / unit - mean[cell]), n_cells) / filled)
+        mean, spread = mean * unit, spread * unit
         ends = (known.min(), known.max()) if len(known) else (0.0, 0.0)
         low, high = np.array([ends[0], *edges]), np.array([*edges, ends[1]])
         whole = rounded and column.kind == "integer"

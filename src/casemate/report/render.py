@@ -177,7 +177,7 @@ def _table(m: Measurement, table: Table) -> dict[str, Any]:
     importance = table.name == "importance"
     return {
         "name": both("page.importance") if importance else as_is(f"{m.method}: {table.name}"),
-        "open": importance,
+        "open": importance or table.name == "examples",
         "note": both("page.importance_note") if importance else None,
         "columns": [words.visible(name, _CELL) for name in table.columns[:12]],
         "rows": [[_cell(value) for value in row[:12]] for row in table.rows[:_LONG]],

@@ -18,6 +18,7 @@ State = Literal[
     "found",
     "not_found",
     "evasion",
+    "evasion_goal",
     "dangerous",
     "solved",
     "copied",
@@ -124,7 +125,9 @@ def _headline(measured: list[Measurement]) -> tuple[State, Measurement | None]:
         return ("found" if gain > 0 else "not_found"), m
     evasions = [m for m in answers if m.quantity == "robust_accuracy"]
     if evasions:
-        return "evasion", min(evasions, key=lambda m: m.value or 0.0)
+        worst = min(evasions, key=lambda m: m.value or 0.0)
+        aimed = worst.threat is not None and worst.threat.goal is not None
+        return ("evasion_goal" if aimed else "evasion"), worst
     if at_rest := _taken({m.quantity: m for m in measured}):
         return at_rest
     explained = [m for m in answers if strongest(m)]

@@ -153,7 +153,8 @@ def _threat_parts(made: Threat | None, moves: bool) -> list[Both]:
         return parts
     if moves and made.radius is not None:
         norm = {"linf": "L∞", "l2": "L2", "l1": "L1", "l0": "L0"}.get(made.norm or "", "")
-        parts.append(both(f"threat.{made.scale or 'raw'}", radius=number(made.radius), norm=norm))
+        how = "edits" if made.norm == "l0" else made.scale or "raw"
+        parts.append(both(f"threat.{how}", radius=number(made.radius), norm=norm))
     if moves and made.goal is not None:
         parts.append(both("threat.goal", goal=str(made.goal)))
     if made.n_queries is not None:

@@ -42,7 +42,8 @@ class Settings:
         notes = []
         if frozen:
             notes.append(
-                f"{frozen} of {n} rows have no cell that may move under this threat: they hold untested."
+                f"{frozen} of {n} rows have no cell that can move under this threat (whole numbers move by one at "
+                "least): they hold untested."
             )
         if self.tally["unpaid"]:
             notes.append(
@@ -108,7 +109,7 @@ class Hunt:
         hunt.margin = hunt._margins(repair.x, hunt.active)
         wrong = np.flatnonzero(hunt.margin < 0)
         hunt.found[wrong] = hunt._confirmed(repair.x[wrong], wrong)
-        hunt.active = np.flatnonzero(~hunt.found & (repair.unit > 0).any(1))
+        hunt.active = np.flatnonzero(~hunt.found & repair.movable())
         hunt._fill(hunt.active)
         hunt.donors = _donors(repair, own, y)
         return hunt

@@ -138,23 +138,35 @@ class Repair:
             InvalidThreat: the threat has no radius.
         """
         wanted, at = np.asarray(wanted, np.float64), np.asarray(at)
-        radius, norm = self.threat.radius, self.threat.norm
+        radius = self.threat.radius
         if radius is None:
             raise InvalidThreat("the threat has no radius; pass Threat(norm=, radius=)")
         flat = wanted.reshape(len(wanted), -1)
-        low, high = self.low[at], self.high[at]  # (m, d)
-        if norm != "l0":  # one cell alone never leaves the ball
-            origin, reach = (
-                self.x.reshape(len(self.x), -1)[at],
-                radius * self.unit.reshape(len(self.x), -1)[at],
-            )
-            least, most = _off(origin, -reach), _off(origin, reach)
-            low, high = np.maximum(low, _ceil(least, self.whole)), np.minimum(high, _floor(most, self.whole))
+        low, high = self._box(at)
         out = self._stored(self._obey(flat, at, low, high), at)
         far = np.flatnonzero(~self._inside(out, at))
         if len(far):
             out[far] = self._pulled(out[far], at[far], low[far], high[far], radius)
         return out.reshape(wanted.shape)
+
+    def movable(self) -> np.ndarray:
+        """Return which originals (n,) have a cell that can move inside the ball; less than a whole number cannot."""
+        if self.threat.norm == "l0":
+            one = (self.threat.radius or 0.0) >= 1
+            return np.asarray((self.unit.reshape(len(self.x), -1) > 0).any(1) & one)
+        x = self.x.reshape(len(self.x), -1)
+        low, high = self._box(np.arange(len(x)))
+        return np.asarray(((low <= high) & ((low < x) | (high > x))).any(1))
+
+    def _box(self, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return what each cell (m, d) could be alone inside the ball; nothing where low > high."""
+        low, high = self.low[at], self.high[at]
+        if self.threat.norm == "l0":  # one edit never leaves the ball
+            return low, high
+        x, unit = self.x.reshape(len(self.x), -1)[at], self.unit.reshape(len(self.x), -1)[at]
+        reach = (self.threat.radius or 0.0) * unit
+        least, most = _off(x, -reach), _off(x, reach)
+        return np.maximum(low, _ceil(least, self.whole)), np.minimum(high, _floor(most, self.whole))
 
     def _inside(self, flat: np.ndarray, at: np.ndarray) -> np.ndarray:
         radius = self.threat.radius or 0.0
@@ -229,14 +241,18 @@ class Repair:
         )
         unit = np.where(unit > 0, unit, 1.0)
         left = np.flatnonzero(((out != x) & ~np.isnan(x)).any(1))  # an original is what it is
+
+        def wrong(rule: _Rule) -> np.ndarray:
+            part = np.ix_(left, rule.cells)
+            touched = ((out[part] != x[part]) & ~np.isnan(x[part])).any(1)
+            return touched & (rule.gap(out[part]) != 0)
+
         for sweep in range(SWEEPS + 1):
-            gaps = [rule.gap(out[np.ix_(left, rule.cells)]) for rule in self.rules]
-            wrong = np.any([gap != 0 for gap in gaps], axis=0)
-            left = left[wrong]
+            left = left[np.any([wrong(rule) for rule in self.rules], axis=0)]
             if not len(left) or sweep == SWEEPS:
                 break
             for rule in self.rules:
-                here = left[rule.gap(out[np.ix_(left, rule.cells)]) != 0]
+                here = left[wrong(rule)]
                 if len(here):
                     part = np.ix_(here, rule.cells)
                     room = _Room(low[part], high[part], may[part], self.whole[rule.cells], unit[rule.cells])

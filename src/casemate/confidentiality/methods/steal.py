@@ -8,17 +8,17 @@ the gain is stolen: two good models agree because both are right. Both are drawn
 ``extraction_error`` is the largest difference between the target's scores and those of a copy solved exactly.
 
 **What the attacker knows.** The columns, and rows of the same kind as the target's training data, with their true
-labels: ``data.reference`` if given, else one half of the held-out people. Never a row the target was trained on.
+labels: ``data.reference`` if given, less what is also in train or holdout, else one half of the held-out people.
 Fidelity is measured on the held-out rows (the other half), which are not asked on the attacker's account. The
 attacker sees labels, and scores where the target shows them.
 
 **Formula.** Exact extraction comes first: a model whose scores are a softmax of numbers linear in the columns (one
 unknown for each number, each further category, each hole, and the bias) is solved from one answer more than it has
-unknowns; see ``confidentiality/extraction.py``. The copy is tried on the held-out rows, and called exact where
-no score differs by more than 1e-6. Otherwise a copy is learnt: linear models, forests, boosting and a small network
-are trained on the answers (scores as soft labels, or the labels) or on the true labels, and what agrees best with
-the target in a three-fold cross-validation *on the rows that were asked* is kept, anew at every number of queries;
-all together, where no one of them is better by more than a standard error.
+unknowns; see ``confidentiality/extraction.py``. The copy is tried on the attacker's rows, and kept where no score
+differs by more than 1e-6; ``extraction_error`` is its error on the held-out rows. Otherwise a copy is learnt: linear
+models, forests, boosting and a small network are trained on the answers (scores as soft labels, or the labels) or on
+the true labels, and what agrees best with the target in a three-fold cross-validation *on the rows that were asked*
+is kept, anew at every number of queries; all together, where no one of them is better by more than a standard error.
 The data-only model is what agrees best with the true labels in the same cross-validation: a thief without access
 would not keep a learner that suits the target, so the gain is not flattered by a poor baseline. Intervals are by
 person; the gain is paired row by row.
@@ -30,8 +30,8 @@ models that show labels only are not solved here, though a search along the deci
 2005). Scores rounded to a few digits stop the exact solution. They do not stop learning: the same question gets the
 same rounded answer every time, so repeating it averages nothing, but *different* questions are rounded differently,
 and a fit over many of them is as good as one over exact answers. A copy is judged by labels: where a model's label is
-not its largest score (a tuned threshold), a copy of the scores agrees less. On rows unlike the held-out ones the copy
-may differ.
+not its largest score (a tuned threshold), copies are learnt from the labels, even if the scores were solved. On rows
+unlike the held-out ones the copy may differ.
 """
 
 from __future__ import annotations
@@ -62,6 +62,10 @@ from casemate.core.types import (
 )
 
 EXACT = 1e-6  # no score of an exact copy differs by more
+LABELLED = (
+    0.99  # of the labels at least are the largest score of a copy that is kept; ties may fall otherwise
+)
+TRIED = 1_000  # of the attacker's rows at most show whether a copy is exact
 _LEAST = 8  # queries a copy is learnt from
 _LEARNT = ("fidelity", "fidelity_gain", "fidelity_data_only")
 
@@ -213,7 +217,7 @@ def _sides(data: Dataset, run: Run) -> tuple[Split, Split, str]:
         owned = _ordered(_foreign(data))
         if len(owned) == 0:
             raise InvalidData(
-                "all reference rows are training rows or rows of people in the data; an attacker needs others"
+                "all reference rows are rows of train or holdout, or of people there; an attacker needs others"
             )
         if n_units < 2:
             raise InvalidData(f"steal compares on at least 2 held-out rows or people; got {n_units}")
@@ -228,12 +232,12 @@ def _sides(data: Dataset, run: Run) -> tuple[Split, Split, str]:
 
 
 def _foreign(data: Dataset) -> Split:
-    """Return the reference rows that are no training row and whose people are not in the rest of the data."""
+    """Return the reference rows that are no row of the rest of the data, nor of people in it."""
     reference = data.reference
     if reference is None:
         raise InvalidData("the data has no reference rows")
-    trained = {row.tobytes() for row in extraction.flat(data.train.x)}
-    fresh = np.array([row.tobytes() not in trained for row in extraction.flat(reference.x)], bool)
+    rest = {row.tobytes() for split in (data.train, data.holdout) for row in extraction.flat(split.x)}
+    fresh = np.array([row.tobytes() not in rest for row in extraction.flat(reference.x)], bool)
     if reference.person is not None:
         known = [split.person for split in (data.train, data.holdout) if split.person is not None]
         fresh &= ~np.isin(reference.person, np.concatenate(known))
@@ -259,7 +263,8 @@ def _answers(target: Target, x: Any) -> dict[str, np.ndarray]:
     if not target.has(SCORES):
         return {"labels": one[target.labels(x)]}
     scores = np.round(target.scores(x), 9)  # what depends on the order of additions decides nothing
-    return {"scores": scores, "labels": one[scores.argmax(1)]}
+    # one answer shows both; the label need not be the largest score (a tuned threshold)
+    return {"scores": scores, "labels": one[_unmetered(target).labels(x)]}
 
 
 # ---- solving ----
@@ -300,16 +305,34 @@ def _solve(target: Target, judge: Target, data: Dataset, owned: Split, kept: Spl
         found = f"the model refused a query: {error}"
     if isinstance(found, str):
         return _Solved(told=found, n_queries=sum(asked))
-    gap = np.abs(found.scores(kept.x) - judge.scores(kept.x))  # (m, classes)
-    worst = float(np.where(np.isnan(gap), 1.0, gap).max())
-    if worst <= EXACT:
+    tried = owned.take(np.linspace(0, len(owned) - 1, min(len(owned), TRIED)).astype(np.int64))
+    copied, worst = (_gap(found, judge, rows) for rows in (tried, kept))
+    alike = (found.scores(tried.x).argmax(1) == judge.labels(tried.x)).mean()
+    if copied <= EXACT and alike < LABELLED:
+        told = (
+            f"the scores were extracted exactly with {found.n_queries} queries (no one differs by more than "
+            f"{worst:.1e}), but the label is not the largest score: a copy of the labels is learnt"
+        )
+        return _Solved(told=told, error=worst, n_queries=found.n_queries)
+    if copied <= EXACT:  # the rows it is judged on decide nothing
         told = f"extracted exactly with {found.n_queries} queries: no score differs by more than {worst:.1e}"
+        if worst > EXACT:
+            told = (
+                f"solved with {found.n_queries} queries: the copy is exact on the attacker's rows, but differs by up "
+                f"to {worst:.2g} on the held-out ones"
+            )
         return _Solved(told=told, copy=found, error=worst, n_queries=found.n_queries)
     told = (
-        f"not extracted: the copy solved with {found.n_queries} queries differs by up to {worst:.2g}, so the scores "
-        "are not a softmax of numbers linear in the columns, or are not shown in full"
+        f"not extracted: the copy solved with {found.n_queries} queries differs by up to {max(copied, worst):.2g}, so "
+        "the scores are not a softmax of numbers linear in the columns, or are not shown in full"
     )
     return _Solved(told=told, error=worst, n_queries=found.n_queries)
+
+
+def _gap(copy: extraction.Linear, judge: Target, rows: Split) -> float:
+    """Return the largest difference of a score."""
+    gap = np.abs(copy.scores(rows.x) - judge.scores(rows.x))  # (m, classes)
+    return float(np.where(np.isnan(gap), 1.0, gap).max())
 
 
 def _curve(name: str, found: dict[int, stats.Interval]) -> Curve:

@@ -10,15 +10,17 @@ from __future__ import annotations
 
 import ast
 import bz2
+import json
 import lzma
 import re
 import struct
 import zlib
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from casemate.core.pickles.machine import Machine, Malformed, Refused, Surroundings, Thing
+from casemate.core.pickles.machine import Doubtful, Machine, Malformed, Refused, Surroundings, Thing
 from casemate.core.pickles.opcodes import OPCODES, machine
 
 _MAX_DEPTH, _MAX_MEMBERS = 8, 20_000
@@ -80,7 +82,7 @@ def examine(raw: bytes, survey: Survey, where: str, depth: int = 0) -> None:
         for recognise, look in _FORMS:
             if recognise(raw):
                 look(raw, survey, where, depth)
-                if look not in (_zip, _npy, _closed):
+                if look not in (_zip, _closed):
                     _hidden_zip(raw, survey, where, depth)
                 return
         _unmarked(raw, survey, where, depth)
@@ -159,19 +161,22 @@ def _legacy_torch(raw: bytes, pos: int, survey: Survey, where: str) -> None:
         _behind(raw, pos, survey, where, 1)
 
 
-def _unmarked(raw: bytes, survey: Survey, where: str, depth: int) -> None:
-    """Data without a known beginning: perhaps a pickle of protocol 0 or 1, perhaps text, perhaps nothing we know."""
+def _acted(raw: bytes, survey: Survey, where: str, depth: int) -> bool:
+    """Act data out as a pickle of protocol 0 or 1, and tell whether it is one."""
     trial = replace(
         survey.around, findings=[], named=set(), trusted=set(), where=where, depth=0, records=None
     )
     walked = machine(raw, 0, trial)
     try:
         walked.run()
-    except (Malformed, Refused) as error:
-        if isinstance(error, Refused) and error.what == "resource bomb" and walked.n_opcodes > 1:
-            trial.add(error.level, error.what, error.why)
-    bomb = any(found.what == "resource bomb" for found in trial.findings)
-    if walked.done or ((walked.plausible or walked.n_calls or bomb) and trial.findings):
+    except Refused as error:
+        trial.add(error.level, error.what, error.why)
+    except Doubtful as error:
+        trial.add("malformed", "a pickle for some readers", f"byte {walked.at}: {error}")
+    except Malformed:
+        pass
+    telling = any(found.what in ("resource bomb", "a pickle for some readers") for found in trial.findings)
+    if walked.done or ((walked.plausible or walked.n_calls or telling) and trial.findings):
         for found in trial.findings:
             if found not in survey.around.findings:
                 survey.around.findings.append(found)
@@ -183,6 +188,13 @@ def _unmarked(raw: bytes, survey: Survey, where: str, depth: int) -> None:
             if depth == 0 or where.endswith("]"):
                 survey.payload = survey.payload or (raw, walked)
             _behind(raw, walked.pos, survey, where, depth)
+        return True
+    return False
+
+
+def _unmarked(raw: bytes, survey: Survey, where: str, depth: int) -> None:
+    """Data without a known beginning: perhaps a pickle, perhaps text, perhaps nothing we know."""
+    if _acted(raw, survey, where, depth):
         return
     name = data_format(raw)
     if name:
@@ -209,7 +221,11 @@ def data_format(raw: bytes) -> str:
     head = raw[:4096]
     n = int.from_bytes(raw[:8], "little")
     if 2 <= n <= min(len(raw) - 8, 100 << 20) and raw[8:9] == b"{":
-        return "safetensors"
+        try:
+            if isinstance(json.loads(raw[8 : 8 + n]), dict):
+                return "safetensors"
+        except (ValueError, RecursionError):
+            return ""
     if raw.startswith(b"GGUF"):
         return "GGUF"
     if raw.startswith(b"tree\n") and b"version=" in head:
@@ -254,8 +270,11 @@ def _compressed(name: str, make: Callable[[], Any]) -> Callable[[bytes, Survey, 
         survey.seen(name)
         inner, rest = _expand(make, raw, survey)
         pieces = [inner]
-        while rest.startswith(raw[:2]) and name in ("gzip", "bzip2", "xz"):  # members are read as one
-            piece, rest = _expand(make, rest, survey)
+        while padded := rest.lstrip(b"\0"):  # streams behind one another are read as one
+            try:
+                piece, rest = _expand(make, padded, survey)
+            except (OSError, zlib.error, lzma.LZMAError):
+                break
             pieces.append(piece)
         top = depth == 0 or where.endswith("]")
         examine(b"".join(pieces), survey, f"{where} [{name}]" if top else f"{where}:{name}", depth + 1)
@@ -273,8 +292,11 @@ def _zlib_like(raw: bytes) -> bool:
 # ---------------------------------------------------------------------- zip
 
 
-def _entries(raw: bytes) -> Iterator[tuple[int, str, int, int, int, int]]:
-    """Yield (offset, name, flags, method, packed, size) of each entry of the central directory, wherever it stands."""
+_Entry = tuple[int, str, int, int, int, int]  # offset, name, flags, method, packed, size
+
+
+def _entries(raw: bytes) -> Iterator[tuple[int, _Entry]]:
+    """Yield each entry of a central directory, wherever it stands, after its place."""
     at = raw.find(_CENTRAL)
     while at >= 0:
         if len(raw) - at >= 46:
@@ -292,8 +314,34 @@ def _entries(raw: bytes) -> Iterator[tuple[int, str, int, int, int, int]]:
                     (numbers.pop(0)[0] if numbers else value) if value in wide else value
                     for value in (size, packed, offset)
                 )
-            yield offset, name.decode("utf-8", "replace"), flags, method, packed, size
+            yield at, (offset, name.decode("utf-8", "replace"), flags, method, packed, size)
         at = raw.find(_CENTRAL, at + 4)
+
+
+def _directories(raw: bytes) -> dict[int, list[_Entry]]:
+    """Return what all directories together say of each local header that stands in the file.
+
+    Offsets do not count what stands before a zip file: some readers tell from a directory's end by how much they are
+    off, others take them as they are.
+    """
+    entries = list(_entries(raw))
+    reads: list[tuple[int, int, int]] = []  # from, to, off by
+    for mark, field_at, form in ((_END, 12, "<II"), (b"PK\x06\x06", 40, "<QQ")):
+        at = raw.find(mark)
+        while 0 <= at <= len(raw) - field_at - struct.calcsize(form):
+            size, offset = struct.unpack_from(form, raw, at + field_at)
+            reads.append((at - size, at, at - size - offset))
+            at = raw.find(mark, at + 4)
+            if at < 0:
+                reads.append((offset, offset + size, 0))
+    if len(reads) * len(entries) > 1_000_000:
+        raise Refused("hostile", "archive bomb", "directories without end")
+    listed: dict[int, list[_Entry]] = {}
+    for at, entry in entries:
+        for place in {entry[0] + shift for first, last, shift in reads if first <= at < last} or {entry[0]}:
+            if place >= 0 and raw.startswith(_LOCAL, place):
+                listed.setdefault(place, []).append(entry)
+    return listed
 
 
 def _unpack(raw: bytes, start: int, method: int, packed: int | None, survey: Survey) -> tuple[bytes, int]:
@@ -311,41 +359,48 @@ def _unpack(raw: bytes, start: int, method: int, packed: int | None, survey: Sur
 def _zip(raw: bytes, survey: Survey, where: str, depth: int) -> None:
     """Look into every member by its local header and by the directory, and between them."""
     survey.seen("zip")
-    listed = {entry[0]: entry for entry in _entries(raw)}
-    shift = raw.find(_LOCAL) if listed and not any(raw.startswith(_LOCAL, at) for at in listed) else 0
+    listed = _directories(raw)
+    inside = sorted(listed)  # a directory may also name places inside a member
     found: dict[str, bytes] = {}
     doubts: list[tuple[str, str]] = []
     covered: list[tuple[int, int]] = []
-    at = raw.find(_LOCAL)
+    at, furthest = raw.find(_LOCAL), 0
     while at >= 0 and len(found) <= _MAX_MEMBERS:
         flags, method = struct.unpack_from("<HH", raw, at + 6) if len(raw) - at >= 30 else (0, 0)
         if len(raw) - at < 30:
             break
         packed, _, n, m = struct.unpack_from("<IIHH", raw, at + 18)
         name, start = raw[at + 30 : at + 30 + n].decode("utf-8", "replace"), at + 30 + n + m
-        entry = listed.get(at - shift)
-        if entry is not None:
-            packed = entry[4]
-            if entry[3] != method or entry[1] != name:
+        others = listed.get(at, [])
+        if others:  # of several directories the last is the outermost
+            _, said, flags_too, method_too, packed, _ = others[-1]
+            flags |= flags_too
+            if method_too != method or said != name:
                 doubts.append((name, "its two headers disagree"))
         elif packed in (0, 0xFFFFFFFF) and (flags & 8 or packed):
             following = raw.find(b"PK\x07\x08", start)
             packed = (following if following >= 0 else len(raw)) - start
-        if flags & 1 or (entry and entry[2] & 1):
+        if flags & 1:
             doubts.append((name, "is marked as encrypted"))
         end = start
-        for way in sorted({method} | ({entry[3]} if entry else set())):
+        ways = {(entry[3], entry[4] if entry[3] == 0 else packed) for entry in others}
+        for way, length in [(method, packed), *sorted(ways - {(method, packed)})]:
             try:
-                inner, end = _unpack(raw, start, way, packed, survey)
+                inner, stop = _unpack(raw, start, way, length, survey)
             except Refused:
                 raise
             except (Malformed, OSError, zlib.error) as error:
                 doubts.append((name, f"cannot be unpacked ({error})"))
-                inner, end = raw[start : start + packed], start + packed
-            key = name if name not in found else f"{name}#{at}"
-            found[key] = inner
-        covered.append((at, end))
-        at = raw.find(_LOCAL, max(end, at + 4))
+                inner, stop = raw[start : start + length], start + length
+            if at < furthest or end > start:
+                survey.grow(len(inner))  # the same bytes once more
+            end = end if end > start else stop
+            found[name if name not in found else f"{name}#{len(found)}"] = inner
+        furthest = max(furthest, end)
+        covered.append((at, furthest))
+        k = bisect_right(inside, at)
+        named = inside[k : k + 1]
+        at = min((p for p in [raw.find(_LOCAL, max(furthest, at + 4)), *named] if p >= 0), default=-1)
     _gaps(raw, covered, survey, where, depth)
     for name, doubt in doubts:
         survey.around.where = f"{where}:{name}"
@@ -370,7 +425,7 @@ def _gaps(raw: bytes, covered: list[tuple[int, int]], survey: Survey, where: str
 
 def _members(found: dict[str, bytes], survey: Survey, where: str, depth: int) -> None:
     around = survey.around
-    program = next((name for name in found if name.endswith("data.pkl")), None)
+    program = next((name for name in found if f"/{name}".endswith("/data.pkl")), None)
     names = set(found)
     root = program.removesuffix("data.pkl") if program is not None else ""
     records = {
@@ -401,10 +456,8 @@ def _members(found: dict[str, bytes], survey: Survey, where: str, depth: int) ->
         if name == program:
             continue
         key = name.removeprefix(f"{root}data/") if program is not None else ""
-        if key in used and not _suspect(inner):
+        if key in used and not _suspect(inner) and not inner.startswith(b"\x93NUMPY"):
             continue  # the raw numbers of a tensor
-        if program is not None and key != name and not _suspect(inner):
-            continue
         if program is not None and len(inner) <= 64 and inner.isascii() and not _suspect(inner):
             continue  # torch's notes: version, byteorder, alignment
         examine(inner, survey, f"{where}:{name}", depth + 1)
@@ -443,6 +496,7 @@ def _tar_like(raw: bytes) -> bool:
 
 def _tar(raw: bytes, survey: Survey, where: str, depth: int) -> None:
     survey.seen("tar")
+    _acted(raw, survey, where, depth)  # the first member's name may read as a pickle
     pos = 0
     while pos + 512 <= len(raw):
         block = raw[pos : pos + 512]
@@ -468,6 +522,15 @@ def _tar(raw: bytes, survey: Survey, where: str, depth: int) -> None:
         pos += 512 + (size + 511) // 512 * 512
 
 
+def _numbers(descr: Any) -> bool:
+    """Tell whether the elements that an array's header describes are numbers and texts, surely no objects."""
+    if isinstance(descr, list):
+        return all(isinstance(part, tuple) and len(part) in (2, 3) and _numbers(part[1]) for part in descr)
+    if isinstance(descr, tuple):
+        return len(descr) == 2 and _numbers(descr[0])
+    return isinstance(descr, str) and bool(re.fullmatch(r"[<>|=]?[biufcSUVMm?]\d*(\[\w+\])?", descr))
+
+
 def _npy(raw: bytes, survey: Survey, where: str, depth: int) -> None:
     """An array file: its numbers are data, its objects are a pickle."""
     survey.seen("npy")
@@ -480,7 +543,7 @@ def _npy(raw: bytes, survey: Survey, where: str, depth: int) -> None:
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         stated = None
     descr = stated.get("descr") if isinstance(stated, dict) else None
-    if descr is None or "O" in repr(descr):
+    if not _numbers(descr):
         if descr is None:
             survey.around.where = where
             survey.around.add("malformed", "array header", "is no description of an array")
@@ -495,17 +558,17 @@ def _closed(raw: bytes, survey: Survey, where: str, depth: int) -> None:  # noqa
 
 
 _FORMS: tuple[tuple[Callable[[bytes], bool], Callable[[bytes, Survey, str, int], None]], ...] = (
-    (lambda raw: raw[:1] == b"\x80" and raw[1:2] in b"\0\1\2\3\4\5" and raw[2:3] != b"", _pickle),
+    # a NUL is no opcode: such bytes are the length of a safetensors header
+    (
+        lambda raw: raw[:1] == b"\x80" and raw[1:2] in b"\0\1\2\3\4\5" and raw[2:3] not in (b"", b"\0"),
+        _pickle,
+    ),
     (lambda raw: raw.startswith((_LOCAL, _END)), _zip),
     (lambda raw: raw.startswith(b"\x1f\x8b"), _compressed("gzip", lambda: zlib.decompressobj(31))),
     (lambda raw: raw.startswith(b"BZh"), _compressed("bzip2", bz2.BZ2Decompressor)),
     (
-        lambda raw: raw.startswith(b"\xfd7zXZ"),
+        lambda raw: raw.startswith((b"\xfd7zXZ", b"\x5d\0")),  # lzma reads both, one behind the other too
         _compressed("xz", lambda: lzma.LZMADecompressor(memlimit=256 << 20)),
-    ),
-    (
-        lambda raw: raw.startswith(b"\x5d\0\0"),
-        _compressed("lzma", lambda: lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=256 << 20)),
     ),
     (_tar_like, _tar),
     (lambda raw: raw.startswith(b"\x93NUMPY"), _npy),

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from casemate.core.pickles.machine import OPAQUE, Malformed, Refused, Thing, Value
+from casemate.core.pickles.machine import OPAQUE, Doubtful, Refused, Thing, Value
 from casemate.core.pickles.permits import Permit
 
 PLAIN = (type(None), bool, int, float, str)
@@ -27,7 +27,7 @@ def whole(value: Value) -> bool:
 def arguments(value: Value) -> list[Value]:
     """Return the items of a tuple of arguments."""
     if not is_a(value, "tuple"):
-        raise Malformed("arguments that are no tuple")
+        raise Doubtful("arguments that are no tuple")
     return list(value.items)
 
 

@@ -14,26 +14,38 @@ import re
 from collections.abc import Callable
 
 from casemate.core.pickles.arguments import arguments, attributes, is_a, length, no, permit_of, plain, whole
-from casemate.core.pickles.machine import OPAQUE, Machine, Malformed, Refused, Surroundings, Thing, Value
+from casemate.core.pickles.machine import (
+    OPAQUE,
+    Doubtful,
+    Machine,
+    Malformed,
+    Refused,
+    Surroundings,
+    Thing,
+    Value,
+)
 from casemate.core.pickles.permits import Permit, permitted, refused
 
-_DTYPE = re.compile(r"[<>|=]?([biufcSUVOMm?])(\d*)$")
+_DTYPE = re.compile(r"[<>|=]?([biufcSUVOMm?])([1-9][0-9]{0,11}|0?)")
 _SIZES = {"b": {1}, "i": {1, 2, 4, 8}, "u": {1, 2, 4, 8}, "f": {2, 4, 8, 12, 16}, "c": {8, 16, 24, 32}}
+_SIZES |= {"?": {1}, "O": {4, 8}, "M": {8}, "m": {8}}
+_ALIGNMENTS = {1, 2, 4, 8, 16}
 _OBJECT_FLAGS = 63
 _HARMLESS_FLAGS = (
     8 | 16 | 128
 )  # zeroed on creation, needs the interpreter, aligned: none of them owns pointers
 _MAX_DIMENSIONS = 64
+_WRAPPER = {"subclass", "shape", "order", "dtype", "allow_mmap", "numpy_array_alignment_bytes"}
 
 
 # ---------------------------------------------------------------------- numpy
 
 
 def _dtype(m: Machine, permit: Permit, given: list[Value]) -> Thing:
-    found = _DTYPE.match(given[0]) if given and isinstance(given[0], str) else None
+    found = _DTYPE.fullmatch(given[0]) if given and isinstance(given[0], str) else None
     if found is None or len(given) > 3 or not all(isinstance(flag, int) for flag in given[1:]):
         raise Refused("unknown", permit.title, "a kind of number that is not modelled")
-    kind, digits = found.group(1), found.group(2)[:12]
+    kind, digits = found.groups()
     size = int(digits or (8 if kind in "OMm" else 1 if kind == "?" else 0))
     if kind in _SIZES and size not in _SIZES[kind]:
         raise Refused("unknown", permit.title, "a kind of number that is not modelled")
@@ -57,7 +69,7 @@ def _dtype_state(m: Machine, thing: Thing, state: Value) -> None:
         raise bad
     if flags != _OBJECT_FLAGS if thing.data["object"] else flags & ~_HARMLESS_FLAGS:
         raise bad
-    if thing.data["kind"] in "SUV" and size not in (-1, thing.size):
+    if thing.data["kind"] in "SUV" and (size != thing.size or align not in _ALIGNMENTS):
         raise bad
     if thing.data["kind"] not in "SUV" and (size, align) != (-1, -1):
         raise bad
@@ -111,7 +123,7 @@ def _holds(m: Machine, shape: Value, dtype: Value, raw: Value) -> Thing:
     elif length(raw) != n * dtype.size:
         raise Refused("hostile", "numpy.ndarray", "another number of bytes than its shape says")
     else:
-        m.charge(n * dtype.size)
+        m.charge(n * max(dtype.size, 1))
     made.size = n * dtype.size
     return made
 
@@ -161,7 +173,7 @@ def _scalar(m: Machine, permit: Permit, given: list[Value]) -> Thing:
     if length(given[1]) != given[0].size:
         raise no(permit, "another number of bytes than its kind says")
     given[0].data["used"] = True
-    return Thing("scalar")
+    return Thing("scalar", data=given[0].data["kind"])
 
 
 def _frombuffer(m: Machine, permit: Permit, given: list[Value]) -> Thing:
@@ -187,8 +199,11 @@ def _random(m: Machine, permit: Permit, given: list[Value]) -> Thing:
 def _wrapper(m: Machine, thing: Thing, state: Value) -> Thing:
     """Read the array that joblib wrote behind this BUILD."""
     found = attributes(state)
+    if set(found) - _WRAPPER:
+        raise Refused("hostile", "joblib array", "an attribute that stands in for one of joblib's functions")
+    thing.kind = "spent"  # a second state would be read beside what the first one left
     dtype, shape, align = found.get("dtype"), found.get("shape"), found.get("numpy_array_alignment_bytes")
-    subclass = permit_of(found.get("subclass"), "reference")
+    subclass = permit_of(found.get("subclass"), "reference", "subclass")
     if (
         subclass is None
         or subclass.name not in ("ndarray", "memmap")
@@ -203,7 +218,7 @@ def _wrapper(m: Machine, thing: Thing, state: Value) -> Thing:
     ):
         raise Refused("hostile", "joblib array", "a description that is none")
     if m.pos < m.frame_end:
-        raise Malformed("an array inside a frame")
+        raise Doubtful("an array inside a frame")
     m.frame_end, n = 0, _count(shape)
     m.around.joblib = True
     _shadow(m)
@@ -212,7 +227,7 @@ def _wrapper(m: Machine, thing: Thing, state: Value) -> Thing:
         return _nested(m)
     if align is not None:
         m.skip(m.number(1))
-    m.charge(n * dtype.size)
+    m.charge(n * max(dtype.size, 1))
     m.skip(n * dtype.size)
     return Thing("array", size=n * dtype.size, data=tuple(shape.items))
 

@@ -20,6 +20,7 @@ _MAX_NESTED = 20  # pickles inside pickles (object arrays)
 _MAX_DEPTH = 10_000  # containers inside containers
 _MAX_EXPANDED = 1e9  # objects, if every reference were a copy
 _MAX_KEY = 10_000  # objects hashed for one dictionary key
+_MAX_COMPOUND = 20_000  # tuples hashed in all: whoever chooses their numbers can let all collide
 _ROOM, _ROOM_PER_BYTE = 64 << 20, 16  # bytes a stream may make the unpickler allocate by calls
 
 
@@ -39,6 +40,10 @@ class Finding:
 
 class Malformed(Exception):
     """The bytes are no pickle from here on."""
+
+
+class Doubtful(Malformed):
+    """We stop here, but some unpickler reads on: never a reason to take the bytes for something else."""
 
 
 class Refused(Exception):
@@ -101,6 +106,7 @@ class Machine:
         self.at = start  # of the current opcode
         self.n_opcodes = 0
         self.n_calls = 0
+        self.n_compound = 0  # tuples hashed
         self.plausible = False  # a global was named that could be meant
         self.room = _ROOM + _ROOM_PER_BYTE * (len(raw) - start)
         self.value: Value = None
@@ -121,7 +127,7 @@ class Machine:
         if n < 0 or end > len(self.raw):
             raise Malformed(f"{n} bytes announced, {len(self.raw) - self.pos} are left")
         if self.at < self.frame_end < end:
-            raise Malformed("an argument runs across the end of its frame")
+            raise Doubtful("an argument runs across the end of its frame")
         self.pos = end
 
     def number(self, n: int, *, signed: bool = False) -> int:
@@ -184,7 +190,9 @@ class Machine:
             if self.frame_end and self.pos >= self.frame_end:
                 self.frame_end = 0
         if self.marks or self.stack:
-            raise Malformed("values are left on the stack at the end")
+            raise Doubtful("values are left on the stack at the end")
+        if self.frame_end:
+            raise Doubtful("a frame that goes on behind the end")
         self._measure()
 
     def refuse(self, level: Level, what: str, why: str) -> Thing:
@@ -200,7 +208,7 @@ class Machine:
             )
             return
         if not (isinstance(module, str) and isinstance(name, str)):
-            raise Malformed("a global needs two texts")
+            raise Doubtful("a global needs two texts")
         self.plausible = self.plausible or plausible(module, name)
         title = f"{module}.{name}"
         permit = permitted(module, name)
@@ -237,11 +245,16 @@ class Machine:
                 raise Refused("hostile", "resource bomb", "huge integers as keys can all collide")
             if isinstance(item, Thing):
                 if item.kind in ("tuple", "frozenset"):
+                    self.n_compound += 1
                     todo += [(part, depth + 1) for part in item.items]
-                elif item.kind not in ("bytes", "text", "global", "scalar", "trusted", "opaque"):
+                elif item.kind not in ("bytes", "text", "global", "scalar", "trusted", "opaque") or (
+                    item.kind == "scalar" and item.data in ("c", "V")
+                ):
                     raise Refused(
                         "unknown", f"{item.kind} as a key", "hashing it would call a method of the object"
                     )
+        if self.n_compound > _MAX_COMPOUND:
+            raise Refused("hostile", "resource bomb", "tuples as keys can all collide")
         self.charge(seen)
 
     def _measure(self) -> None:

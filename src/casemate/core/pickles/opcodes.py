@@ -5,12 +5,14 @@
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 from collections.abc import Callable
 
 from casemate.core.pickles import arrays, rebuild
 from casemate.core.pickles.machine import (
     OPAQUE,
+    Doubtful,
     Machine,
     Malformed,
     Opcodes,
@@ -19,10 +21,13 @@ from casemate.core.pickles.machine import (
     Thing,
     Value,
 )
+from casemate.core.pickles.permits import plausible
 
 _SHORT = 4096  # longer texts and integers are kept by length alone
 _MAX_INTEGER_BYTES = 1024
 _MAX_DIGITS = 4300  # Python's own limit for text to integer
+_INTEGER = re.compile(rb"[+-]?(0|[1-9][0-9]*)L?")
+_PERHAPS_INTEGER = re.compile(rb"\s*[+-]?\s*[0-9][0-9a-zA-Z_]*\s*(\0|$)")
 
 
 def machine(raw: bytes, start: int, around: Surroundings) -> Machine:
@@ -73,10 +78,11 @@ def _long(m: Machine, n: int) -> int:
 
 
 def _decimal(raw: bytes) -> int:
-    raw = raw.removesuffix(b"L").strip()
-    if len(raw) > _MAX_DIGITS or not raw.lstrip(b"+-").isdigit():
-        raise Malformed("a line that is no integer")
-    return int(raw)
+    if _INTEGER.fullmatch(raw) and len(raw) <= _MAX_DIGITS:
+        return int(raw.removesuffix(b"L"))
+    if _PERHAPS_INTEGER.match(raw):  # 0x10, 010 (8 or 10), 1_0, 1\0: Python's readers disagree
+        raise Doubtful("a line that some readers take for an integer")
+    raise Malformed("a line that is no integer")
 
 
 def _int_line(m: Machine) -> Value:
@@ -87,9 +93,11 @@ def _int_line(m: Machine) -> Value:
 def _float_line(m: Machine) -> float:
     raw = m.line()
     try:
-        return float(raw) if len(raw) < 400 else float("x")
+        if len(raw) < _MAX_DIGITS and b"\0" not in raw:
+            return float(raw)
     except ValueError as error:
         raise Malformed("a line that is no number") from error
+    raise Doubtful("a line that some readers take for a number")
 
 
 def _quoted(m: Machine) -> Value:
@@ -205,10 +213,10 @@ def _additems(m: Machine) -> None:
 
 def _put(read: Callable[[Machine], int]) -> Callable[[Machine], None]:
     def step(m: Machine) -> None:
-        index = read(m)
+        index, value = read(m), m.top()
         if not 0 <= index <= max(1024, len(m.raw)):  # Python's memo is an array as long as its largest index
             raise Refused("hostile", "resource bomb", f"memo index {index}")
-        m.memo[index] = m.top()
+        m.memo[index] = value
 
     return step
 
@@ -230,9 +238,9 @@ def _memoize(m: Machine) -> None:
 def _frame(m: Machine) -> None:
     n = m.number(8)
     if m.frame_end:
-        raise Malformed("a frame inside a frame")
+        raise Doubtful("a frame inside a frame")
     if m.pos + n > len(m.raw):
-        raise Malformed(f"a frame of {n} bytes, {len(m.raw) - m.pos} are left")
+        raise Doubtful(f"a frame of {n} bytes, {len(m.raw) - m.pos} are left")
     m.frame_end = m.pos + n
 
 
@@ -243,7 +251,10 @@ def _proto(m: Machine) -> None:
 
 def _global(m: Machine) -> None:
     try:
-        m.name(m.line().decode(), m.line().decode())
+        module = m.line().decode()
+        if m.raw.find(b"\n", m.pos) < 0 and plausible(module, "_"):
+            raise Doubtful("a name without its end, whose module some readers import")
+        m.name(module, m.line().decode())
     except UnicodeDecodeError as error:
         raise Malformed("a name that is no text") from error
 

@@ -44,7 +44,7 @@ def _raw() -> dict[str, Any]:
 def _table() -> dict[tuple[str, str], Permit]:
     raw = _raw()
     table: dict[tuple[str, str], Permit] = {}
-    for use in ("reference", "build", "boosters", "native", "generator", "index"):
+    for use in ("reference", "subclass", "build", "boosters", "native", "generator", "index"):
         for module, names in raw[use].items():
             table |= {(module, name): Permit(module, name, use) for name in names.split()}
     for module, checks in raw["call"].items():
@@ -108,6 +108,8 @@ def refused(module: str, name: str) -> tuple[Level, str]:
     inside = any(".".join(parts[:k]) in modules for k in range(1, len(parts) + 1))
     if inside or f"{module}.{name}" in names:
         return "hostile", "can run code, read or write files, or open connections"
+    if f"{module}.".startswith("torch.nn."):
+        return "unknown", "part of a whole torch module; save model.state_dict(), and load it with --factory"
     return (
         "unknown",
         f"not on the allow-list; if you trust whoever made the file: --trust {module}.{name}",

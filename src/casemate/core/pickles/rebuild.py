@@ -226,7 +226,8 @@ def _collection(m: Machine, permit: Permit, given: list[Value]) -> Thing:
 def _map(m: Machine, permit: Permit, given: list[Value]) -> Thing:
     """OrderedDict, dict, Counter: of nothing, of a dictionary, or of a list of pairs."""
     made = Thing("dict" if permit.name == "dict" else "mapping", permit=permit)
-    if len(given) > 1 or (given and not is_a(given[0], "list", "dict")):
+    kinds = ("dict",) if permit.name == "Counter" else ("list", "dict")  # it would count the pairs themselves
+    if len(given) > 1 or (given and not is_a(given[0], *kinds)):
         raise Refused("unknown", permit.title, "of something that is not modelled")
     if given:
         items = given[0].items

@@ -35,6 +35,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from sklearn.base import BaseEstimator
 
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
@@ -46,15 +47,13 @@ from casemate.training.pieces import TrainingPieces
 # LightGBM's own names for one thing; beside min_child_samples they mean that
 _LIGHTGBM = ("min_child_samples", "min_data_in_leaf", "min_data_per_leaf", "min_data", "min_samples_leaf")
 _GRIDS = ("param_grid", "param_distributions")
+# a min_child_weight for each value of these would be needed (XGBoost)
+_WEIGHED = ("min_child_weight", "objective", "scale_pos_weight", "booster")
 # the most one row can add to a node's sum of second derivatives, by XGBoost's objective
 _HESSIAN = {
-    "binary:logistic": 0.25,
-    "binary:logitraw": 0.25,
-    "reg:logistic": 0.25,
-    "multi:softprob": 0.5,
-    "multi:softmax": 0.5,
-    "reg:squarederror": 1.0,
-}
+    "binary:logistic": 0.25, "binary:logitraw": 0.25, "reg:logistic": 0.25,
+    "multi:softprob": 0.5, "multi:softmax": 0.5, "reg:squarederror": 1.0,
+}  # fmt: skip
 
 
 @method(
@@ -99,8 +98,7 @@ def limit_leaves(target: Target, data: Dataset, *, n: int = 20, run: Run | None 
     found = _leaf_settings(settings, n, len(data.train), target)
     changed = {name: value for name, value in found.items() if not _same(settings.get(name), value)}
     if not changed:
-        told = f"every leaf already holds at least {n} training rows: nothing changed"
-        return TrainingPieces(summary=told)
+        return TrainingPieces(summary=f"every leaf already holds at least {n} training rows: nothing changed")
     many = "1 setting" if len(changed) == 1 else f"{len(changed)} settings"
     rows = tuple((name, str(settings[name]), str(value)) for name, value in changed.items())
     return TrainingPieces(
@@ -116,12 +114,18 @@ def limit_leaves(target: Target, data: Dataset, *, n: int = 20, run: Run | None 
 def _leaf_settings(settings: Mapping[str, Any], n: int, n_rows: int, target: Target) -> dict[str, Any]:
     """Return every setting that bounds the rows of a leaf, with its new value."""
     found: dict[str, Any] = {}
+    leaves = [path for path in settings if path.rpartition("__")[2] == "min_child_weight"]
+    xgboost = any(path.replace("child_weight", "child_samples") not in settings for path in leaves)
     for path, value in settings.items():
         stem, _, name = path.rpartition("__")
         beside = {other.rpartition("__")[2] for other in settings if other.rpartition("__")[0] == stem}
         lightgbm = "min_child_samples" in beside
+        if name == "estimator" and value is None and "n_estimators" in beside:
+            raise InvalidData(f"limit_leaves: {path}=None hides the tree of an ensemble; name it")
+        if name == "booster" and value == "gblinear":
+            raise InvalidData(f"limit_leaves: {path}='gblinear' grows no trees")
         if name in _GRIDS:
-            grid = _raised_grid(value, n, n_rows)
+            grid = _raised_grid(value, n, n_rows, xgboost=xgboost)
             found.update({path: grid} if not _same(grid, value) else {})
         elif name == "min_samples_leaf" or (lightgbm and name in _LIGHTGBM):
             found[path] = _raised(value, n, n_rows)
@@ -133,7 +137,7 @@ def _leaf_settings(settings: Mapping[str, Any], n: int, n_rows: int, target: Tar
     if not found:
         raise InvalidData(
             "limit_leaves found no tree in this model: no setting min_samples_leaf, min_child_samples or "
-            "min_child_weight (an ensemble with estimator=None hides its tree: name it)"
+            "min_child_weight (a Booster keeps none of them: wrap its estimator)"
         )
     return found
 
@@ -146,14 +150,14 @@ def _raised(value: Any, n: int, n_rows: int) -> Any:
     return value if rows >= n else n
 
 
-def _raised_grid(grid: Any, n: int, n_rows: int) -> Any:
+def _raised_grid(grid: Any, n: int, n_rows: int, *, xgboost: bool = True) -> Any:
     """Raise the leaf sizes a search would try; what is drawn from a distribution becomes ``n``."""
     if isinstance(grid, (list, tuple)):
-        return [_raised_grid(part, n, n_rows) for part in grid]
+        return [_raised_grid(part, n, n_rows, xgboost=xgboost) for part in grid]
     raised = {}
     for path, tried in grid.items():
         name = path.rpartition("__")[2]
-        if name == "min_child_weight":
+        if (xgboost and name in _WEIGHED) or (isinstance(tried, (list, tuple)) and any(map(_grows, tried))):
             raise InvalidData(
                 f"limit_leaves cannot raise {path!r} inside a search; take it out of the grid and set it"
             )
@@ -164,17 +168,21 @@ def _raised_grid(grid: Any, n: int, n_rows: int) -> Any:
     return raised
 
 
+def _grows(tried: Any) -> bool:
+    """Tell whether a value that a search tries is itself a model with trees."""
+    known = tried.get_params() if isinstance(tried, BaseEstimator) else {}
+    return any(path.rpartition("__")[2] in ("n_estimators", "min_samples_leaf") for path in known)
+
+
 def _row_weight(owner: Mapping[str, Any], target: Target, path: str) -> float:
     """Return the most one row can add to the sum that XGBoost compares with ``min_child_weight``."""
     objective = owner.get("objective")
     if objective in (None, "binary:logistic") and target.task != "regression":
         objective = "multi:softprob" if len(target.classes) > 2 else "binary:logistic"
-    if objective is None:
-        objective = "reg:squarederror"
+    objective = objective or "reg:squarederror"
     if objective not in _HESSIAN:
         raise InvalidData(
-            f"limit_leaves cannot turn {path} into rows for objective {objective!r}; "
-            f"it can for {', '.join(_HESSIAN)}"
+            f"limit_leaves cannot turn {path} into rows for objective {objective!r}; it can for {', '.join(_HESSIAN)}"
         )
     return _HESSIAN[objective] * max(1.0, owner.get("scale_pos_weight") or 1.0)
 
@@ -186,8 +194,7 @@ def _same(one: Any, other: Any) -> bool:
 
 def _weakness(data: Dataset, n: int) -> str:
     text = f"No guarantee: a leaf of {n} rows still tells about them"
-    person = data.train.person
-    if person is None:
+    if data.train.person is None:
         return f"{text}."
-    most = int(np.bincount(person).max())
+    most = int(np.bincount(data.train.person).max())
     return f"{text}, and {n} rows may be those of {math.ceil(n / most)} people (one has {most})."

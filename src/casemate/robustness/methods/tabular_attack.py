@@ -121,7 +121,12 @@ def tabular_attack(
         )
     x, y = data.holdout.x, data.holdout.y
     out = np.array(x)
-    if len(x) == 0 or threat.radius == 0 or (threat.norm == "l0" and threat.radius < 1):
+    if len(x) == 0 or threat.radius == 0:
+        return out
+    if threat.norm == "l0" and threat.radius < 1:
+        run.notes.append(
+            f"No edit fits a budget of {threat.radius:g}: nothing was tried. Under l0 the radius is a number of edits."
+        )
         return out
     pool = data.train if data.reference is None else data.reference
     order = np.argsort(sample_ids(pool.x), kind="stable")[
@@ -135,7 +140,7 @@ def tabular_attack(
         rows = slice(first, first + size)
         share = min(size, len(x) - first) / (len(x) - first)
         hunt = Hunt.of(settings, Repair.of(x[rows], data.schema, threat), y[rows], share)
-        frozen += int((hunt.repair.unit == 0).all(1).sum())
+        frozen += int((~hunt.repair.movable()).sum())
         if threat.norm != "l0" and gradient_steps and len(hunt.active) and target.has(MODULE):
             hunt.offer(Climb.of(hunt).run(gradient_steps))
         hunt.begin()
