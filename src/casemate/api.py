@@ -8,7 +8,7 @@ import importlib
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +25,7 @@ from casemate.core.run import Progress, Run
 from casemate.core.types import (
     REFIT,
     Change,
+    Detail,
     Explanation,
     Measurement,
     PerRecord,
@@ -36,6 +37,7 @@ from casemate.core.types import (
 from casemate.report.compare import Comparison
 from casemate.report.compare import compare as _compare
 from casemate.report.model import Report, environment
+from casemate.training.journal import watched
 from casemate.training.pieces import TrainingPieces, merge
 
 Effort = Literal["quick", "standard", "deep"]
@@ -273,15 +275,33 @@ def audit(
     )
 
 
-def harden(target: Any, data: Dataset, *, using: Sequence[str | Spec], seed: int = 0) -> Change:
+def harden(
+    target: Any,
+    data: Dataset,
+    *,
+    using: Sequence[str | Spec],
+    seed: int = 0,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> Change:
     """Apply defences and return the new target with utility before and after.
 
     Defences of the training (those that return ``TrainingPieces``) are merged, whatever their place in ``using``,
     and the model is trained once by the merged recipe, which later refits and shadow models repeat. The others follow
     in their order. ``params`` of the Change are the parameters of each defence under its name.
 
+    Args:
+        target: what ``wrap`` returned, or a model that ``wrap`` accepts; it stays as it is.
+        data: its training rows are what a defence of the training trains on.
+        using: names or ``cm.method(...)``.
+        seed: of every draw.
+        folder: where a torch training keeps a checkpoint after every epoch. The same call with the same folder goes
+            on where a stopped one was and gives the same model. It holds weights: keep it private.
+        progress: called with (what, done, total).
+
     Raises:
         InvalidData: no defence named, one named twice, a method that is not a defence, two that replace one part.
+        GuaranteeVoid: a defence that would make another's guarantee false.
 
     >>> from sklearn.naive_bayes import GaussianNB
     >>> X, y = np.array([[0.0], [1.0], [0.2], [0.9]]), np.array([0, 1, 0, 1])
@@ -293,7 +313,9 @@ def harden(target: Any, data: Dataset, *, using: Sequence[str | Spec], seed: int
     seed = _whole("seed", seed)
     chosen = _defences(using)
     target, data = _bound(wrap(target), data, seed)
-    first, changes = target, _retrained(target, data, [pair for pair in chosen if _trains(pair[0])], seed)
+    first = target
+    with watched(folder=folder, progress=progress):
+        changes = _retrained(target, data, [pair for pair in chosen if _trains(pair[0])], seed)
     target = changes[-1].target if changes else target
     for item, params in chosen:
         if not _trains(item):
@@ -342,19 +364,28 @@ def _retrained(
     """Train the target once by the merged pieces of all training defences; not at all where they change nothing."""
     if not chosen:
         return []
-    merged = merge([(item.card.name, _applied(item, target, data, p, seed)) for item, p in chosen])
-    if unused := sorted(set(merged.filled()) - {"recipe"}):
-        raise InvalidData(f"a training defence replaces the {unused[0]}, which no training loop takes")
-    if merged.recipe is not None:
-        fresh = target.with_recipe(merged.recipe)
-        target = fresh.refit(data.train.x, data.train.y, rng.child_seed(seed, "harden"))
+    named = [(item.card.name, _applied(item, target, data, p, seed)) for item, p in chosen]
+    merged = merge(named)
+    recipe, claims, history = merged.recipe, merged.claims, tuple[Detail, ...]()
+    if slots := merged.of_the_loop():
+        before = target.recipe
+        if not isinstance(before, Recipe) or isinstance(recipe, Mapping):
+            raise InvalidData(f"a training defence replaces the {slots[0]}, which no training loop takes")
+        # what the target was hardened with before stays
+        kept = [("an earlier defence of this target", before.pieces)] if before.pieces is not None else []
+        whole = replace(merge([*kept, *named]), recipe=None)
+        recipe, claims = replace(recipe or before, pieces=whole), whole.claims
+    if recipe is not None:
+        train, child = data.train, rng.child_seed(seed, "harden")
+        fresh = target.with_recipe(recipe).refit_people(train.x, train.y, child, person=train.person)
+        target, history = replace(fresh, claims=claims), fresh.history
     return [
         Change(
             target=target,
             method="+".join(item.card.name for item, _ in chosen),
             params={item.card.name: params for item, params in chosen},
             summary=merged.summary,
-            evidence=merged.evidence,
+            evidence=(*merged.evidence, *history),
         )
     ]
 

@@ -29,7 +29,8 @@ MAX_CPU_SECONDS = 8.0
 
 
 def defend(name: str, world: worlds.World, **params: Any) -> cm.Change:
-    return cm.harden(world.target, world.data, using=[cm.method(name, **params)])
+    chosen = {**find(name).card.trial, **params}
+    return cm.harden(world.target, world.data, using=[cm.method(name, **chosen)])
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -56,6 +57,7 @@ def test_card_is_complete(name: str) -> None:
     assert names_of[-1].name == "run" and len(names_of) <= 8
     known = {p.name for p in names_of}
     assert set(card.quick) <= known and set(card.deep) <= known and set(card.null) <= known
+    assert set(card.trial) <= known and (card.kind == "defence" or not card.private_noise)
     for other in card.uses:
         assert other in METHODS
 
@@ -290,7 +292,10 @@ def test_defence_controls(name: str) -> None:
     change, seconds = worlds.cpu_seconds(lambda: defend(name, world))
     assert seconds <= MAX_CPU_SECONDS, f"{name} took {seconds:.1f} CPU-s on the micro target"
     changed = change.target
-    assert changed.digest() == defend(name, world).target.digest(), "the same seed gives the same bytes"
+    repeats = changed.digest() == defend(name, world).target.digest()
+    assert repeats != method.card.private_noise, (
+        "the same seed gives the same bytes, unless no seed may repeat it"
+    )
     for ask in ("labels", "scores"):
         if getattr(cm.Capability, ask.upper()) in same.capabilities:
             plain = getattr(world.target, ask)(x)
@@ -328,7 +333,7 @@ def test_bad_data_gives_our_error_or_a_visible_row(name: str, case: str) -> None
     try:
         data = cm.Dataset(train=train, holdout=holdout)
         if card.kind == "defence":
-            cm.harden(target, data, using=[name])
+            cm.harden(target, data, using=[cm.method(name, **card.trial)])
             return
         report = cm.audit(target, data, methods=[name], effort="quick")
     except CasemateError as error:

@@ -18,7 +18,7 @@ from casemate.core.errors import InvalidData
 from casemate.core.types import Recipe
 
 torch = pytest.importorskip("torch")
-from casemate.training import loop, modules  # noqa: E402  # after the guard
+from casemate.training import loop, modules, steps  # noqa: E402  # after the guard
 from casemate.training.isolation import user_code  # noqa: E402
 
 X = micro.numbers(50, 0) / np.array([1.0, 10.0, 0.1, 3.0])
@@ -158,7 +158,7 @@ def test_two_threads_train_what_one_does() -> None:
 )
 def test_every_row_comes_once_an_epoch(n: int, size: int, sizes: list[int]) -> None:
     order = torch.Generator().manual_seed(0)
-    parts = list(loop.batches(n, size, order, torch.device("cpu")))
+    parts = list(steps.batches(n, size, order, torch.device("cpu")))
     assert [len(part) for part in parts] == sizes
     assert sorted(torch.cat(parts).tolist()) == list(range(n))
 

@@ -7,6 +7,7 @@ Estimators of XGBoost and LightGBM follow the same interface and come here too: 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import pickle
 import warnings
 from collections.abc import Mapping, Sequence
@@ -65,6 +66,7 @@ class SklearnTarget(Target):
         tuple[str, tuple[Any, ...]], ...
     ] = ()  # columns the model knows as categories, the data as plain
     changed: Any = None  # an unfitted estimator that refits clone in place of the model (with_recipe)
+    another: bool = False  # ... and which is another model than this: how to ask it is not known yet
 
     @property
     def capabilities(self) -> frozenset[Capability]:
@@ -162,6 +164,20 @@ class SklearnTarget(Target):
         )
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
+        return self.refit_people(x, y, seed, person=None)
+
+    def refit_people(self, x: Any, y: np.ndarray, seed: int, *, person: np.ndarray | None) -> Target:
+        if not self.another:
+            return self._refitted(x, y, seed, person)
+        # how this model is asked says nothing of the other: that is found out from the fitted one
+        fresh = replace(
+            self, model=self.changed, changed=None, another=False, numbered=(), cast=(), form="native"
+        )
+        fresh = replace(fresh, exact_logits=False, exact_table=False)._refitted(x, y, seed, person)
+        fresh = replace(fresh, exact_logits=fresh._logits_hold(x[:32]))
+        return replace(fresh, exact_table=fresh._table_holds(x))
+
+    def _refitted(self, x: Any, y: np.ndarray, seed: int, person: np.ndarray | None) -> SklearnTarget:
         if REFIT not in self.capabilities:
             raise self._missing(REFIT)
         n = _shared.n_rows(x, self.schema)
@@ -177,7 +193,7 @@ class SklearnTarget(Target):
         else:
             labels = self._trained_labels()[y]
         settings = _boosting.again(self.model, _parameters(self.model), len(numbered))
-        fresh = _fitted_clone(self._trainable, self._rows(x), labels, seed, settings=settings)
+        fresh = _fitted_clone(self._trainable, self._rows(x), labels, seed, settings=settings, person=person)
         return replace(self, model=fresh, numbered=numbered, changed=None, source=None, claims=())
 
     def settings(self) -> Mapping[str, Any]:
@@ -188,6 +204,8 @@ class SklearnTarget(Target):
 
         if isinstance(recipe, Recipe):
             raise InvalidData("a scikit-learn target carries its own recipe; change settings of it by name")
+        if accepts(recipe):
+            return replace(self, changed=clone(recipe), another=True)
         with user_code(f"{type(self.model).__name__}.set_params", "name settings that the estimator has"):
             changed = clone(self._trainable).set_params(**recipe)
         return replace(self, changed=changed)
@@ -428,6 +446,7 @@ def _fitted_clone(
     *,
     keep: bool = False,
     settings: Mapping[str, Any] | None = None,
+    person: np.ndarray | None = None,
 ) -> Any:
     """Fit a clone on one thread, every ``random_state`` in it from ``seed`` (``keep``: only those left open)."""
     from joblib import parallel_config
@@ -449,7 +468,10 @@ def _fitted_clone(
                 changes[path] = None
         fresh.set_params(**(changes | dict(settings or {})))
         with seeded(seed), parallel_config(backend="sequential"):
-            fresh.fit(rows, labels)
+            if person is not None and "person" in inspect.signature(fresh.fit).parameters:
+                fresh.fit(rows, labels, person=person)
+            else:
+                fresh.fit(rows, labels)
     return fresh
 
 

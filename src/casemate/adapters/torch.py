@@ -7,8 +7,7 @@ import copy
 import hashlib
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
@@ -33,6 +32,7 @@ from casemate.core.types import (
 from casemate.training import loop, modules
 from casemate.training.isolation import user_code
 from casemate.training.modules import Outputs
+from casemate.training.steps import Facts, asleep
 
 torch = lazy("torch")
 
@@ -133,6 +133,9 @@ class TorchTarget(Target):
         return view.eval()
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
+        return self.refit_people(x, y, seed, person=None)
+
+    def refit_people(self, x: Any, y: np.ndarray, seed: int, *, person: np.ndarray | None) -> Target:
         if self.recipe is None:
             raise self._missing(REFIT)
         _shared.n_rows(x, self.schema)
@@ -142,16 +145,20 @@ class TorchTarget(Target):
             raise InvalidData(
                 f"Recipe(loss={self.recipe.loss!r}) does not fit task {self.task!r}; use {needed!r}"
             )
-        fresh = loop.fit(
+        trained = loop.train(
             replace(self.recipe, factory=self._fresh),
             x,
             y,
             seed=seed,
             device=self.device,
-            n_classes=None if regression else len(self.classes) or None,
-            outputs=self.outputs or "logits",
+            facts=Facts(
+                n_classes=None if regression else len(self.classes) or None,
+                outputs=self.outputs or "logits",
+                schema=self.schema,
+                person=person,
+            ),
         )
-        return replace(self, model=fresh, source=None, claims=())
+        return replace(self, model=trained.model, source=None, claims=(), history=trained.history)
 
     def with_recipe(self, recipe: Recipe | Mapping[str, Any]) -> Target:
         if not isinstance(recipe, Recipe):
@@ -211,26 +218,11 @@ class TorchTarget(Target):
         n = _shared.n_rows(x, self.schema)
         where, dtype = torch.device(self.device), loop.float_dtype(self.model)
         parts = []
-        with user_code("the module", ADVICE), _MODE, _evaluating(self.model), torch.no_grad():
+        with user_code("the module", ADVICE), _MODE, asleep(self.model), torch.no_grad():
             for start in range(0, n, self.batch_size):
                 rows = loop.tensor(x[start : start + self.batch_size], where, dtype)
                 parts.append(modules.check_output(self.model(rows), len(rows)).to("cpu"))
             return torch.cat(parts)
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Put every submodule into eval mode and give each its own mode back."""
-    modes = [(part, part.training) for part in model.modules()]
-    try:
-        for part, training in modes:
-            if training:
-                part.training = False
-        yield
-    finally:
-        for part, training in modes:
-            if training:
-                part.training = True
 
 
 def _outputs_of(raw: Any) -> Outputs:

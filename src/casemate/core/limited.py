@@ -118,6 +118,10 @@ class Limited(Wrapper):
         # A shadow belongs to the attacker: it is limited like the target but not metered.
         return limit(self._through(REFIT, ()).refit(x, y, seed), self.allowed)
 
+    def refit_people(self, x: Any, y: np.ndarray, seed: int, *, person: np.ndarray | None) -> Target:
+        self.counter.add("refits")
+        return limit(self._through(REFIT, ()).refit_people(x, y, seed, person=person), self.allowed)
+
 
 def shared(target: Target) -> dict[str, Any]:
     """Return the fields that every target has, for the one put in front of it."""

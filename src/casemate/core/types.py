@@ -53,7 +53,8 @@ class Recipe:
     """How a model was trained, so that refits and shadow models repeat it.
 
     ``factory`` builds a fresh, untrained model (torch: an ``nn.Module``). ``preprocessing`` gets the encoded
-    training inputs and returns a module put in front of the model, fitted anew inside each refit.
+    training inputs and returns a module put in front of the model, fitted anew inside each refit. ``pieces`` are the
+    ``TrainingPieces`` of the defences the model was trained with: refits and shadow models repeat them.
     scikit-learn targets need no Recipe: the estimator carries its own (``clone().fit``).
 
     >>> Recipe(factory=list, epochs=5).optimiser
@@ -69,6 +70,7 @@ class Recipe:
     batch_size: int = 32
     loss: Literal["cross_entropy", "mse"] = "cross_entropy"
     preprocessing: Callable[[Any], Any] | None = None
+    pieces: Any = None
 
     def __post_init__(self) -> None:
         if not callable(self.factory):
@@ -413,6 +415,7 @@ class Target(ABC):
     source: Mapping[str, str] | None = None
     claims: tuple[Any, ...] = ()
     caveats: tuple[str, ...] = ()
+    history: tuple[Detail, ...] = ()  # what its training said of itself, for the Change
 
     @property
     @abstractmethod
@@ -456,6 +459,13 @@ class Target(ABC):
         """Train a fresh model by the same recipe on encoded inputs and class indices."""
         raise self._missing(REFIT)
 
+    def refit_people(self, x: Any, y: np.ndarray, seed: int, *, person: np.ndarray | None) -> Target:
+        """Refit on rows whose owners are known (n,): a training that bounds what a person adds needs them.
+
+        Any other training is :meth:`refit`. A wrapper passes it on to what it wraps, as it does with ``refit``.
+        """
+        return self.refit(x, y, seed)
+
     def settings(self) -> Mapping[str, Any]:
         """Return the named settings a refit would use (scikit-learn: ``get_params(deep=True)``); none elsewhere."""
         return {}
@@ -463,7 +473,8 @@ class Target(ABC):
     def with_recipe(self, recipe: Recipe | Mapping[str, Any]) -> Target:
         """Return a target that answers as this one, but whose refits, and theirs, are trained by ``recipe``.
 
-        ``recipe`` is a whole :class:`Recipe`, or settings by name that change some of :meth:`settings`.
+        ``recipe`` is a whole :class:`Recipe`, or settings by name that change some of :meth:`settings`; a
+        scikit-learn target also takes another, unfitted estimator.
         """
         raise InvalidData(f"this {self.kind} target cannot be trained by another recipe")
 

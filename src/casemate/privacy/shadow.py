@@ -99,7 +99,8 @@ def shadow_bank(target: Target, data: Dataset, *, n_shadows: int, run: Run) -> t
     inside = design(run, pool.n_units, in_rate, wanted)[:, pool.unit]  # (K, rows)
     seeds = [run.child_seed("shadow", k) for k in range(wanted)]
     kept_x, kept_y = pool.rows(pool.evaluated), pool.y[pool.evaluated]
-    train = partial(_train, target, pool.x, pool.y, kept_x, kept_y)
+    owner = pool.unit if pool.people else None
+    train = partial(_train, target, pool.x, pool.y, owner, kept_x, kept_y)
 
     start = time.perf_counter()
     first = train((inside[0], seeds[0]), 0)
@@ -132,6 +133,7 @@ def _train(
     target: Target,
     x: Any,
     y: np.ndarray,
+    owner: np.ndarray | None,
     kept_x: Any,
     kept_y: np.ndarray,
     item: tuple[np.ndarray, int],
@@ -139,7 +141,10 @@ def _train(
 ) -> Confidence:
     """Train one shadow. Its seed is its place in the design, not in the queue, so the first K stay the same."""
     inside, seed = item
-    return confidence(target.refit(take(x, inside), y[inside], seed), kept_x, kept_y)
+    if owner is None:
+        return confidence(target.refit(take(x, inside), y[inside], seed), kept_x, kept_y)
+    shadow = target.refit_people(take(x, inside), y[inside], seed, person=owner[inside])
+    return confidence(shadow, kept_x, kept_y)
 
 
 def _mixed(inside: np.ndarray, pool: Pool) -> np.ndarray:

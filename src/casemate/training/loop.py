@@ -2,14 +2,16 @@
 """One training loop for torch models: fresh weights from a Recipe, minibatches, an optimiser, nothing else.
 
 It touches no global state and is a function of (recipe, data, seed): the same bytes again on the same machine and
-number of threads. Its parts, which rows form a batch, what the loss is, what a step does, are separate functions,
-because training defences replace exactly those.
+number of threads. Its parts, which rows form a step, what happens to them, what the loss is, how gradients become one
+step, are values that ``Recipe(pieces=)`` replaces one by one (training/steps.py), because training defences replace
+exactly those. Inside ``journal.watched`` it reports every epoch, and goes on after an interrupt or a kill with the
+same bytes at the end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,12 +19,22 @@ import numpy as np
 from casemate.core import rng
 from casemate.core.errors import InvalidData
 from casemate.core.extras import lazy
-from casemate.core.types import Recipe
-from casemate.training import modules
+from casemate.core.types import Detail, Recipe
+from casemate.training import journal, modules, steps
 from casemate.training.isolation import seeded, user_code
 from casemate.training.modules import Outputs
+from casemate.training.pieces import TrainingPieces
+from casemate.training.steps import Facts, Stage
 
 torch = lazy("torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A trained module in eval mode, and what the training has to say of itself."""
+
+    model: Any
+    history: tuple[Detail, ...] = ()
 
 
 def fit(
@@ -41,9 +53,9 @@ def fit(
     A last minibatch of a single row joins the one before it (batch normalisation cannot take one row).
 
     Args:
-        recipe: factory, optimiser, epochs, loss, preprocessing.
+        recipe: factory, optimiser, epochs, loss, preprocessing, pieces.
         x: encoded inputs (n, d) or (n, c, h, w).
-        y: class indices (n,), or values (n,) with ``loss="mse"``.
+        y: class indices (n,), or values (n,) with ``loss="mse"``; floats of any shape where the pieces bring a loss.
         seed: of weights, order and dropout; device: where to train.
         n_classes: how many classes there are; default: those of ``y``.
         outputs: whether the model returns logits or probabilities.
@@ -59,11 +71,27 @@ def fit(
     >>> fit(recipe, x, y, seed=0).training
     False
     """
+    facts = Facts(n_classes=n_classes, outputs=outputs)
+    return train(recipe, x, y, seed=seed, device=device, facts=facts).model
+
+
+def train(
+    recipe: Recipe,
+    x: Any,
+    y: np.ndarray,
+    *,
+    seed: int,
+    device: str = "cpu",
+    facts: Facts,
+) -> Trained:
+    """Do what :func:`fit` does by what is known of the data; return what the training has to say of itself as well."""
     if len(x) == 0 or len(x) != len(y):
         raise InvalidData(
             f"training needs as many labels as rows and at least one; got {len(x)} rows, {len(y)} labels"
         )
-    criterion = _criterion(recipe, y, n_classes, outputs)
+    pieces = TrainingPieces() if recipe.pieces is None else recipe.pieces
+    if not isinstance(pieces, TrainingPieces):
+        raise InvalidData(f"Recipe(pieces=) must be TrainingPieces; got {type(pieces).__name__}")
     where = torch.device(device)
     with ExitStack() as stack:
         stack.enter_context(seeded(seed, device))
@@ -71,27 +99,124 @@ def fit(
         if where.type == "cuda":  # some of cuDNN's kernels add in any order
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True))
         stack.enter_context(torch.enable_grad())
+        loss = pieces.loss or steps.criterion(recipe, y, facts.n_classes)
         model = _built(recipe, x, where)
         dtype = float_dtype(model)
         inputs, labels = tensor(x, where, dtype), _labels(y, recipe, where, dtype)
         model.train()
-        optimiser = _optimiser(recipe, model)
-        order = torch.Generator(device="cpu").manual_seed(rng.child_seed(seed, "order"))
-        for epoch in range(recipe.epochs):
-            total = torch.zeros((), dtype=dtype, device=where)
-            for rows in batches(len(x), recipe.batch_size, order, where):
-                optimiser.zero_grad(set_to_none=True)
-                loss = criterion(model(inputs[rows]), labels[rows])
-                loss.backward()
-                optimiser.step()
-                total += loss.detach()
-            if not bool(torch.isfinite(total)):  # once an epoch: reading it waits for the device
-                raise _diverged(f"the loss of epoch {epoch + 1} is {float(total)}", recipe)
+        held = np.zeros(0, np.int64) if pieces.select is None else pieces.select.held_back(len(x), seed)
+        stage = Stage(
+            model=model,
+            recipe=recipe,
+            n_rows=len(x) - len(held),
+            seed=seed,
+            order=torch.Generator(device="cpu").manual_seed(rng.child_seed(seed, "order")),
+            loss=loss,
+            facts=facts,
+            device=device,
+            dtype=dtype,
+        )
+        work = _Work(stage, pieces, inputs, labels, held, _optimiser(recipe, model))
+        mark = ""
+        if journal.current().folder is not None:
+            start = (repr(model), model.state_dict())
+            mark = journal.fingerprint(recipe, start, x, y, seed, facts)
+        scores = work.run(mark)
         if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
             raise _diverged("the last steps left parameters that are not finite", recipe)
-        optimiser.zero_grad(set_to_none=True)
+        work.optimiser.zero_grad(set_to_none=True)
         model.eval()
-    return model
+    told = () if pieces.select is None else pieces.select.told(scores, len(x), len(held))
+    return Trained(model=model, history=told)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """One training: its fixed parts, and the epochs."""
+
+    stage: Stage
+    pieces: TrainingPieces
+    inputs: Any  # (n, ...)
+    labels: Any  # (n,)
+    held: np.ndarray  # (m,) rows that are not trained on
+    optimiser: Any
+
+    def run(self, mark: str) -> list[float]:
+        """Train from the beginning, or from the last checkpoint; return the score of every epoch."""
+        book, stage, n_epochs = journal.current(), self.stage, self.stage.recipe.epochs
+        path = book.path(mark)
+        if self.pieces.claims:
+            book.once(mark)
+            path = None
+        found = None if path is None else journal.resume(path, mark, stage.device)
+        scores, best, first = list[float](), None, 0
+        if found is not None:
+            scores, best, first = list(found.scores), found.best, found.epochs
+            stage = replace(stage, step=found.steps)
+            stage.model.load_state_dict(found.model)
+            groups = self.optimiser.state_dict()["param_groups"]
+            self.optimiser.load_state_dict({**found.optimiser, "param_groups": groups})
+            stage.order.set_state(found.order)
+        for epoch in range(first, n_epochs):
+            stage = self._epoch(replace(stage, epoch=epoch))
+            if len(self.held):
+                scores.append(self._score(stage))
+                if steps.chosen(scores) == epoch:
+                    best = {name: value.clone() for name, value in stage.model.state_dict().items()}
+            if path is not None:
+                state = journal.Progressed(
+                    epochs=epoch + 1,
+                    steps=stage.step,
+                    model=stage.model.state_dict(),
+                    optimiser=self.optimiser.state_dict(),
+                    order=stage.order.get_state(),
+                    scores=tuple(scores),
+                    best=best,
+                )
+                journal.save(path, state, mark, stage.device)
+            book.report(epoch + 1, n_epochs)
+        if best is not None:
+            stage.model.load_state_dict(best)
+        if path is not None:
+            path.unlink(missing_ok=True)
+        return scores
+
+    def _epoch(self, stage: Stage) -> Stage:
+        """Take the steps of one epoch and return the stage after them."""
+        pieces, recipe = self.pieces, stage.recipe
+        sampler, aggregate = pieces.sampler or steps.shuffled, pieces.aggregate or steps.backward
+        total = torch.zeros((), dtype=stage.dtype, device=self.inputs.device)
+        kept = None
+        if len(self.held):
+            numbers = np.setdiff1d(np.arange(len(self.inputs)), self.held)
+            kept = torch.from_numpy(numbers).to(self.inputs.device)
+        for drawn in sampler(stage):
+            rows = drawn if kept is None else kept[drawn]
+            here = replace(stage, rows=rows)
+            if pieces.schedule is not None:
+                factor = float(pieces.schedule(here))
+                for group in self.optimiser.param_groups:
+                    group["lr"] = recipe.learning_rate * factor
+            self.optimiser.zero_grad(set_to_none=True)
+            x, y = self.inputs[rows], self.labels[rows]
+            if pieces.transform is not None:
+                x, y = pieces.transform(x, y, here)
+            total += aggregate(x, y, here)
+            self.optimiser.step()
+            stage = replace(stage, step=stage.step + 1)
+        if not bool(torch.isfinite(total)):  # once an epoch: reading it waits for the device
+            raise _diverged(f"the loss of epoch {stage.epoch + 1} is {float(total)}", recipe)
+        return stage
+
+    def _score(self, stage: Stage) -> float:
+        rows = torch.from_numpy(self.held).to(self.inputs.device)
+        with steps.asleep(stage.model):
+            here = replace(stage, rows=rows)
+            return float(
+                self.pieces.select.score(  # type: ignore[union-attr]  # it held rows back
+                    self.inputs[rows], self.labels[rows], here
+                )
+            )
 
 
 def standardise(x: Any) -> Any:
@@ -118,15 +243,6 @@ def standardise(x: Any) -> Any:
     scale = np.where(spread > 1e-12 * np.maximum(1.0, np.abs(mean)), spread, 1.0)
     where, dtype = torch.device("cpu"), torch.get_default_dtype()
     return modules.Standardise(tensor(mean[0], where, dtype), tensor(scale[0], where, dtype))
-
-
-def batches(n: int, size: int, order: Any, device: Any) -> Iterator[Any]:
-    """Yield the row numbers of each minibatch of one epoch: a permutation, cut."""
-    rows = torch.randperm(n, generator=order, device="cpu").to(device)
-    cuts = list(range(size, n, size))
-    if cuts and n - cuts[-1] == 1:
-        cuts.pop()
-    yield from torch.tensor_split(rows, cuts)
 
 
 def tensor(values: Any, device: Any, dtype: Any) -> Any:
@@ -163,7 +279,8 @@ def _diverged(how: str, recipe: Recipe) -> InvalidData:
 
 
 def _labels(y: np.ndarray, recipe: Recipe, device: Any, dtype: Any) -> Any:
-    if recipe.loss == "mse":
+    own = recipe.pieces is not None and recipe.pieces.loss is not None
+    if recipe.loss == "mse" or (own and np.asarray(y).dtype.kind == "f"):
         return tensor(y, device, dtype)
     return torch.from_numpy(np.array(y, np.int64)).to(device)
 
@@ -182,37 +299,3 @@ def _optimiser(recipe: Recipe, model: Any) -> Any:
             f"Recipe(momentum={recipe.momentum}) is for optimiser='sgd', not {recipe.optimiser!r}"
         )
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimiser](learnt, **options)
-
-
-def _criterion(
-    recipe: Recipe, y: np.ndarray, n_classes: int | None, outputs: Outputs
-) -> Callable[[Any, Any], Any]:
-    functional = torch.nn.functional
-    if recipe.loss == "mse":
-
-        def squared(raw: Any, target: Any) -> Any:
-            if raw.numel() != len(target):
-                raise InvalidData(f"loss='mse' needs one output a row; the model returned {tuple(raw.shape)}")
-            return functional.mse_loss(raw.reshape(-1), target)
-
-        return squared
-    labels = np.asarray(y)
-    if labels.dtype.kind not in "iub":
-        raise InvalidData(
-            f"loss='cross_entropy' needs class indices; got {labels.dtype} (loss='mse' for regression)"
-        )
-    wanted = n_classes or int(labels.max()) + 1
-
-    def entropy(raw: Any, target: Any) -> Any:
-        single = raw.ndim == 1 or raw.shape[1] == 1
-        if (2 if single else raw.shape[1]) < wanted:
-            raise InvalidData(
-                f"the model returned {tuple(raw.shape)} for {len(target)} rows of {wanted} classes"
-            )
-        if outputs == "probabilities":
-            return functional.nll_loss(modules.as_logits(raw, outputs), target)
-        if single:
-            return functional.binary_cross_entropy_with_logits(raw.reshape(-1), target.to(raw.dtype))
-        return functional.cross_entropy(raw, target)
-
-    return entropy

@@ -75,6 +75,9 @@ class RoundedTarget(Wrapper):
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
         return replace(self, base=self._behind().refit(x, y, seed))
 
+    def refit_people(self, x: Any, y: np.ndarray, seed: int, *, person: np.ndarray | None) -> Target:
+        return replace(self, base=self._behind().refit_people(x, y, seed, person=person))
+
 
 @method(
     kind="defence",
