@@ -24,7 +24,7 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import casemate as cm
-from casemate.core import harness, secure
+from casemate.core import harness
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.methods import find
 from casemate.core.run import Run
@@ -33,6 +33,7 @@ from casemate.privacy import logistic
 from casemate.privacy.logistic import NoisyLogistic, PublicColumn, clipped, descend, noisy_count, noisy_sum
 from casemate.privacy.methods.lira import lira
 from casemate.privacy.plan import Plan
+from casemate.training import secure
 
 PLAN = Plan(unit="person", clip=0.7, noise_multiplier=5.0, steps=10, delta=1e-5, counts=1)
 BOUNDS = {"age": (0, 110), "sex": ("f", "m", "x"), "pain": (0, 10)}

@@ -55,7 +55,9 @@ class Card:
     uses: tuple[str, ...] = ()
     quantities: Mapping[str, Quantity] = field(default_factory=dict)
     null: Mapping[str, Any] = field(default_factory=dict)  # a defence's parameters that change nothing
-    trial: Mapping[str, Any] = field(default_factory=dict)  # what the contract suite gives where the user must choose
+    trial: Mapping[str, Any] = field(
+        default_factory=dict
+    )  # what the contract suite gives where the user must choose
     private_noise: bool = False  # draws noise that no seed repeats: exempt from "same seed, same bytes"
     nearest: bool = False  # evasion: returns the nearest example found, which may lie outside the radius
     version: str = "1"

@@ -18,10 +18,10 @@ import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from casemate.training import secure
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.schema import Column, Schema
 from casemate.privacy.plan import Plan
+from casemate.training import secure
 
 
 @dataclass(frozen=True, kw_only=True)
