@@ -8,7 +8,7 @@ import importlib
 import logging
 import secrets
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +19,8 @@ import numpy as np
 from casemate import __version__
 from casemate.core import harness, rng
 from casemate.core.data import Dataset
-from casemate.core.errors import CasemateError, InvalidData
+from casemate.core.errors import CasemateError, GuaranteeVoid, InvalidData
+from casemate.core.limited import Wrapper
 from casemate.core.methods import Card, Method, Spec, every, find
 from casemate.core.run import Progress, Run
 from casemate.core.types import (
@@ -369,12 +370,14 @@ def _retrained(
     recipe, claims, history = merged.recipe, merged.claims, tuple[Detail, ...]()
     if slots := merged.of_the_loop():
         before = target.recipe
-        if not isinstance(before, Recipe) or isinstance(recipe, Mapping):
+        if not isinstance(before, Recipe) or not isinstance(recipe, Recipe | None):
             raise InvalidData(f"a training defence replaces the {slots[0]}, which no training loop takes")
         # what the target was hardened with before stays
         kept = [("an earlier defence of this target", before.pieces)] if before.pieces is not None else []
         whole = replace(merge([*kept, *named]), recipe=None)
         recipe, claims = replace(recipe or before, pieces=whole), whole.claims
+    if claims and isinstance(target, Wrapper) and target.voids:
+        raise GuaranteeVoid(f"a defence that stands in front of the model already: {target.voids}")
     if recipe is not None:
         train, child = data.train, rng.child_seed(seed, "harden")
         fresh = target.with_recipe(recipe).refit_people(train.x, train.y, child, person=train.person)

@@ -57,7 +57,7 @@ def test_the_same_draws_give_the_same_numbers(case: dict[str, Any]) -> None:
     cells = list(np.array_split(1 - z[1:], 4))
     samples = module._Samples.of(cells, y[1:])
     moments = samples.moments(np.zeros((1, 8), np.int64))
-    values, _, base, fit = module._fitted(moments, y[:1], 8, case["n_features"])
+    values, _, base, fit, _ = module._fitted(moments, y[:1], 8, case["n_features"])
     np.testing.assert_allclose(values[0, :, 0], case["coefficients"], atol=1e-10)
     np.testing.assert_allclose(base[0, 0], case["intercept"], atol=1e-10)
     np.testing.assert_allclose(fit[0, 0], case["score"], atol=1e-10)

@@ -317,6 +317,7 @@ def test_owners_in_any_order_are_the_same_people() -> None:
         ({"bounds": {**BOUNDS, "agee": (0, 1)}}, InvalidData, "'agee', which is no column"),
         ({"bounds": {**BOUNDS, "sex": ("f",)}}, InvalidData, "without 'm'"),
         ({"bounds": {**BOUNDS, "age": (0, math.inf)}}, InvalidData, "two finite numbers"),
+        ({"bounds": {**BOUNDS, "age": (-1e308, 1e308)}}, InvalidData, "two finite numbers"),
         ({"bounds": {**BOUNDS, "age": (9, 9)}}, InvalidData, "two finite numbers"),
         ({"bounds": {**BOUNDS, "age": (9,)}}, InvalidData, "must be \\(low, high\\)"),
         ({"bounds": "data"}, InvalidData, "or 'schema'"),
@@ -326,6 +327,9 @@ def test_owners_in_any_order_are_the_same_people() -> None:
         ({"epsilon": 0.0}, InvalidData, "epsilon"),
         ({"epsilon": math.nan}, InvalidData, "epsilon"),
         ({"delta": 0.01}, InvalidData, "too large for 30 people"),
+        ({"epsilon": -math.inf}, InvalidData, "epsilon must lie"),
+        ({"epsilon": "3"}, InvalidData, "epsilon must be a number"),
+        ({"delta": "small"}, InvalidData, "delta must be a number"),
     ],
 )
 def test_refusals(params: dict[str, Any], error: type[Exception], told: str) -> None:
@@ -336,7 +340,11 @@ def test_refusals(params: dict[str, Any], error: type[Exception], told: str) -> 
 def test_a_schema_may_be_vouched_for() -> None:
     age = DATA.schema.columns[0]
     known = PublicColumn(name="age", low=age.low, high=age.high)
-    assert private(bounds="schema").target.model.columns[0] == known
+    made = private(bounds="schema")
+    assert made.target.model.columns[0] == known
+    # a promise that rests on somebody's word says so
+    assert any("your word" in getattr(piece, "text", "") for piece in made.evidence)
+    assert not any("your word" in getattr(piece, "text", "") for piece in private().evidence)
     assert private(bounds=None, epsilon=math.inf).target.claims == ()
 
 
@@ -352,12 +360,62 @@ def test_other_frameworks_and_plans_are_refused_in_words() -> None:
         cm.harden(tree(), DATA, using=[cm.method("dp_logistic", epsilon=1, bounds=BOUNDS), "limit_leaves"])
 
 
+@pytest.mark.parametrize("first", ["calibrate", "distil"])
+def test_no_guarantee_is_stated_behind_what_learnt_from_the_private_rows(first: str) -> None:
+    private_now = cm.method("dp_logistic", epsilon=1, bounds=BOUNDS)
+    before = cm.method(first, **({"leaf": 2} if first == "distil" else {}))
+    front = cm.harden(tree(), DATA, using=[before]).target
+    for target in (front, cm.harden(front, DATA, using=["rounding"]).target):
+        with pytest.raises(GuaranteeVoid, match="harden the bare model first"):
+            cm.harden(target, DATA, using=[private_now])
+    X, y, owner = HOLD
+    half = owner < owner[len(owner) // 2]
+    public = (X[half], y[half], owner[half])
+    data = cm.Dataset(train=TRAIN, holdout=(X[~half], y[~half], owner[~half]), reference=public)
+    again = cm.harden(cm.harden(tree(), data, using=[before]).target, data, using=["rounding"]).target
+    if first == "calibrate":  # its map was fitted to the model without privacy, whatever the rows
+        with pytest.raises(GuaranteeVoid, match="fitted to the model that stood there before"):
+            cm.harden(again, data, using=[private_now])
+    else:  # a student of a private teacher on public rows
+        assert cm.harden(again, data, using=[private_now]).target.claims[0].unit == "person"
+
+
+@pytest.mark.parametrize("after", ["calibrate", "distil"])
+def test_reference_rows_of_people_in_train_are_not_public(after: str) -> None:
+    data = cm.Dataset(train=TRAIN, holdout=HOLD, reference=TRAIN)
+    with pytest.raises(GuaranteeVoid, match="30 people of train also own reference rows"):
+        cm.harden(private().target, data, using=[after])
+
+
+def test_a_refit_behind_a_wrapper_states_nothing() -> None:
+    rounded = cm.harden(private().target, DATA, using=["rounding"]).target
+    assert rounded.claims
+    other = rounded.with_recipe(tree())
+    rows = DATA.train
+    codes = rounded.bind(DATA)[1].train.y
+    assert other.refit(rows.x, codes, 0).claims == ()
+    assert other.refit_people(rows.x, codes, 0, person=rows.person).claims == ()
+
+
+def test_with_a_defence_of_the_loop_on_a_network_it_is_refused_in_words() -> None:
+    torch = pytest.importorskip("torch")
+    target = cm.wrap(torch.nn.Linear(3, 2), recipe=cm.Recipe(factory=lambda: torch.nn.Linear(3, 2), epochs=1))
+    X = np.random.default_rng(0).random((40, 3))
+    data = cm.Dataset(train=(X[:20], np.arange(20) % 2), holdout=(X[20:], np.arange(20) % 2))
+    both = [cm.method("dp_logistic", epsilon=1, bounds=(0, 1)), cm.method("augment", noise={"x0": 0.1})]
+    with pytest.raises(InvalidData, match="which no training loop takes"):
+        cm.harden(target, data, using=both)
+
+
 def test_the_estimator_says_what_it_cannot_be_fitted_on() -> None:
     model = NoisyLogistic(columns=(PublicColumn(name="x0"),), classes=(0, 1), plan=PLAN)
     with pytest.raises(InvalidData, match="one label of"):
         model.fit(np.ones((2, 1)), [0, 2], person=[0, 1])
     with pytest.raises(InvalidData, match="2 entries for 3 rows"):
         model.fit(np.ones((3, 1)), [0, 1, 1], person=[0, 1])
+    for owner in ([1.0, math.nan, math.nan], ["a", None, "b"]):
+        with pytest.raises(GuaranteeVoid, match="missing values"):
+            model.fit(np.ones((3, 1)), [0, 1, 1], person=owner)
 
 
 # ---- an attack on it ----

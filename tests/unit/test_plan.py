@@ -14,7 +14,7 @@ import pytest
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.privacy import accounting, plan
 from casemate.privacy.accounting import Gaussian
-from casemate.privacy.plan import Plan
+from casemate.privacy.plan import Plan, rounded_up
 
 GOOD: dict[str, Any] = {"unit": "person", "clip": 1.0, "noise_multiplier": 8.0, "steps": 20, "delta": 1e-5}
 
@@ -115,3 +115,4 @@ def test_in_words_a_bound_is_rounded_up() -> None:
     stated = float(str(made).split(",")[0].strip("("))
     assert made.epsilon <= stated <= made.epsilon * 1.01
     assert "per person" in str(made) and "20 steps" in str(made)
+    assert [rounded_up(value) for value in (0.28611, 1.0001e-5, 5.0, 0.99999)] == [0.287, 1.01e-5, 5.0, 1.0]

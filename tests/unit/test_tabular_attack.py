@@ -399,5 +399,5 @@ def test_whole_numbers_that_the_radius_cannot_move_are_told_as_untested() -> Non
 
 def test_an_edit_budget_below_one_is_told() -> None:
     schema, x, y = tiny()
-    _, _, x_adv, run = attack(LogisticRegression().fit(x, y), schema, x, y, Threat(norm="l0"))
+    _, _, x_adv, run = attack(LogisticRegression().fit(x, y), schema, x, y, Threat(norm="l0", radius=0.3))
     assert (x_adv == x).all() and "No edit fits a budget of 0.3" in run.notes[0]

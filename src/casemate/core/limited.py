@@ -39,6 +39,11 @@ class Wrapper(Target):
     def kind(self) -> str:
         return self.base.kind
 
+    @property
+    def voids(self) -> str:
+        """Say how what stands in front would make a guarantee of the training behind it false; "" if it cannot."""
+        return self.base.voids if isinstance(self.base, Wrapper) else ""
+
     def native_classes(self) -> tuple[Any, ...] | None:
         return self.base.native_classes()
 

@@ -88,6 +88,13 @@ class Calibrated(Wrapper):
         return self.base.capabilities & (kept | {LOGITS, MODULE} if self._scales else kept)
 
     @property
+    def voids(self) -> str:
+        return (
+            "its map was fitted to the model that stood there before, which saw the private rows without noise; harden "
+            "the bare model first, then calibrate on Dataset(reference=...)"
+        )
+
+    @property
     def _scales(self) -> bool:
         return self.mapping.how == "temperature"
 

@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
 from casemate.core.errors import GuaranteeVoid, InvalidData
-from casemate.core.schema import Column, Schema
+from casemate.core.schema import Column, Schema, is_hole
 from casemate.privacy.plan import Plan
 from casemate.training import secure
 
@@ -103,8 +103,12 @@ class NoisyLogistic(ClassifierMixin, BaseEstimator):
                     "of the target must pass it on: Target.refit_people)"
                 )
             owner = np.arange(len(design)) if self.plan.unit == "record" else np.asarray(person)
-            if len(owner) != len(design):
-                raise InvalidData(f"person has {len(owner)} entries for {len(design)} rows")
+            if owner.shape != (len(design),):
+                raise InvalidData(
+                    f"person has {len(owner)} entries for {len(design)} rows, or is no plain list"
+                )
+            if any(is_hole(one) for one in owner.tolist()):  # each would count as a person of its own
+                raise GuaranteeVoid("person contains missing values; give every row an owner")
             weights = descend(
                 design,
                 target[:, 1:] if len(self.classes) == 2 else target,

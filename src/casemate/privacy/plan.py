@@ -3,7 +3,7 @@
 
 A stated epsilon of a trained model comes from a :class:`Plan` and from nowhere else. Nobody writes it down: it is
 computed from what the plan says was done, and the training does what the plan says because it reads its clipping,
-noise, rate and number of steps there. A plan holds nothing about the data, not even how many people there were.
+noise, rate and number of steps there. A plan holds nothing about the data, not even how many people there were (a default delta tells the power of ten of that number).
 
 **What it promises.** Whoever sees the weights, and all steps on the way to them, cannot tell well whether one unit (a
 record, or a person with all their rows) was among the training data: ``epsilon`` at ``delta``, and ``max_tpr`` for an
@@ -117,9 +117,10 @@ class Plan:
 
     def __str__(self) -> str:
         sampled = "" if self.sampler == "all" else f", each {self.unit} in with probability {self.rate:g}"
+        promise = f"({rounded_up(self.epsilon):g}, {rounded_up(self.delta):g})-differential privacy"
         return (
-            f"({_up(self.epsilon)}, {self.delta:g})-differential privacy per {self.unit}: {self.steps} steps clipped "
-            f"at {self.clip:g} with noise {self.noise_multiplier:.4g} times that{sampled}"
+            f"{promise} per {self.unit}: {self.steps} steps clipped at {self.clip:g} with noise "
+            f"{self.noise_multiplier:.4g} times that{sampled}"
         )
 
 
@@ -176,7 +177,13 @@ def for_risk(outline: Plan, *, max_tpr: float, at_fpr: float) -> Plan:
     return replace(outline, noise_multiplier=noise)
 
 
-def _up(value: float) -> str:
-    """Write a bound with three digits, rounded up: a bound may not shrink on paper."""
-    scale = 10.0 ** (2 - math.floor(math.log10(value))) if value > 0 else 1.0
-    return f"{math.ceil(value * scale - 1e-9) / scale:g}"
+def rounded_up(value: float) -> float:
+    """Return a bound with three digits, rounded up: it may not shrink on paper.
+
+    >>> rounded_up(0.28690), rounded_up(3.0)
+    (0.287, 3.0)
+    """
+    if not (0 < value < math.inf):
+        return value
+    unit = math.floor(math.log10(value)) - 2  # the place of the third digit
+    return float(f"{math.ceil(value / 10.0**unit - 1e-9)}e{unit}")

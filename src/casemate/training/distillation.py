@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from casemate.core import rng
-from casemate.core.errors import InvalidData
+from casemate.core.data import Dataset
+from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.limited import Limited, Wrapper
 from casemate.core.nodes import softmax
 from casemate.core.schema import Schema
@@ -99,6 +100,15 @@ class Distilled(Wrapper):
     def kind(self) -> str:
         return "torch" if isinstance(self.fitted, soft_network.Network) else "scikit-learn"
 
+    @property
+    def voids(self) -> str:
+        if self.transfer is not None:
+            return super().voids
+        return (
+            "its student learns again on the private rows; harden the bare model first, then distil on "
+            "Dataset(reference=...)"
+        )
+
     def digest(self) -> str:
         return self.fitted.digest()
 
@@ -145,6 +155,26 @@ class Distilled(Wrapper):
         made = super()._before(base)
         # what the teacher's file and guarantee say is not said of the student
         return made if made is self else replace(made, claims=self.claims, source=None, history=())
+
+
+def check_public(name: str, target: Target, data: Dataset) -> None:
+    """Refuse to learn on rows that a guarantee of ``target`` is about.
+
+    Raises:
+        GuaranteeVoid: the target states a guarantee, and there are no reference rows or people of train own some.
+    """
+    if not target.claims:
+        return
+    if data.reference is None:
+        raise GuaranteeVoid(
+            f"{name}: the model states a guarantee about its training rows, and what learns on these rows is not "
+            "covered by it; give Dataset(reference=...) public rows to learn on"
+        )
+    own, theirs = data.train.person, data.reference.person
+    if own is not None and theirs is not None and (n := len(np.intersect1d(own, theirs))):
+        raise GuaranteeVoid(
+            f"{name}: {n} people of train also own reference rows, so these are not public; take them out"
+        )
 
 
 def surviving(claims: Iterable[Any]) -> tuple[Any, ...]:

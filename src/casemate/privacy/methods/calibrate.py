@@ -33,7 +33,7 @@ import numpy as np
 
 from casemate.core import stats
 from casemate.core.data import Dataset, Split
-from casemate.core.errors import GuaranteeVoid, InvalidData
+from casemate.core.errors import InvalidData
 from casemate.core.limited import shared
 from casemate.core.methods import method
 from casemate.core.run import Run, require
@@ -41,7 +41,7 @@ from casemate.core.types import REFIT, SCORES, Change, Note, Table, Target
 from casemate.privacy import calibration
 from casemate.privacy.calibrated import Calibrated, Calibrator
 from casemate.privacy.calibration import HOWS, How
-from casemate.training.distillation import surviving
+from casemate.training.distillation import check_public, surviving
 
 _COLUMNS = tuple(f"{when}{what}" for when in ("before", "after", "change") for what in ("", " low", " high"))
 
@@ -90,11 +90,7 @@ def calibrate(
     if how == "none":
         return Change(target=target, method="calibrate", params=params, summary="no map: nothing changed")
     public = data.reference
-    if target.claims and public is None:
-        raise GuaranteeVoid(
-            "calibrate: the model states a guarantee about its training rows, and a map fitted on these rows is not "
-            "covered by it; give Dataset(reference=...) public rows to fit it on"
-        )
+    check_public("calibrate", target, data)
     way = Calibrator(how=cast(How, how), folds=folds, share=share, reference=public)
     model, mapping = way.apply(target, data.train, run.child_seed("map"))
     fields = shared(model) | {"claims": target.claims if how == "temperature" else surviving(target.claims)}

@@ -51,12 +51,12 @@ import numpy as np
 
 from casemate.core import stats
 from casemate.core.data import Dataset
-from casemate.core.errors import GuaranteeVoid, InvalidData
+from casemate.core.errors import InvalidData
 from casemate.core.limited import Wrapper, shared
 from casemate.core.methods import method
 from casemate.core.run import Run, require
 from casemate.core.types import MODULE, SCORES, TREES, Change, Note, Recipe, Table, Target
-from casemate.training.distillation import Distilled, Student, surviving
+from casemate.training.distillation import Distilled, Student, check_public, surviving
 from casemate.training.students import KINDS, stored_bytes
 
 _NAMES = {
@@ -122,11 +122,7 @@ def distil(
     if target.schema is None:
         raise InvalidData("distil needs a target bound to its data; call it through harden")
     public = data.reference
-    if target.claims and public is None:
-        raise GuaranteeVoid(
-            "distil: the model states a guarantee about its training rows, and a student that learns on these rows is "
-            "not covered by it; give Dataset(reference=...) public rows to learn on"
-        )
+    check_public("distil", target, data)
     rows = data.train if public is None else public
     fitted = made.learn(target, rows.x, run.child_seed("student"))
     fields = shared(target) | {"source": None, "history": (), "claims": surviving(target.claims)}

@@ -114,7 +114,11 @@ def dp_logistic(
 
     if (epsilon is None) == (max_tpr is None) or (max_tpr is None) != (at_fpr is None):
         raise InvalidData("dp_logistic needs one of epsilon=3 or max_tpr=0.02 with at_fpr=0.01")
-    private = epsilon is None or not math.isinf(epsilon)
+    asked = {"epsilon": epsilon, "delta": delta, "max_tpr": max_tpr, "at_fpr": at_fpr}
+    for name, value in asked.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
+            raise InvalidData(f"dp_logistic: {name} must be a number; got {value!r}")
+    private = epsilon != math.inf
     columns = _public_columns(data.schema, "schema" if bounds is None and not private else bounds)
     plan = None
     if private:
@@ -131,7 +135,7 @@ def dp_logistic(
     return TrainingPieces(
         recipe=NoisyLogistic(columns=columns, classes=tuple(target.classes), plan=plan),
         summary=f"logistic regression: {plan or 'no privacy was asked for (epsilon=inf)'}",
-        evidence=() if plan is None else _evidence(plan),
+        evidence=() if plan is None else _evidence(plan, vouched=isinstance(bounds, str)),
         claims=() if plan is None else (plan,),
     )
 
@@ -186,16 +190,26 @@ def _public(column: Column, given: Any, *, trusted: bool) -> PublicColumn | None
         low, high = map(float, pair)
     except (TypeError, ValueError):
         raise InvalidData(f"bounds of {column.name!r} must be (low, high); got {pair!r}") from None
-    if not (math.isfinite(low) and math.isfinite(high) and (low < high or (given is None and low == high))):
+    if not (
+        math.isfinite(low)
+        and math.isfinite(high)
+        and math.isfinite(high - low)
+        and (low < high or (given is None and low == high))
+    ):
         raise InvalidData(f"bounds of {column.name!r} must be two finite numbers, low < high; got {pair!r}")
     return PublicColumn(name=column.name, low=low, high=high)
 
 
-def _evidence(plan: Plan) -> tuple[Detail, ...]:
-    rows = tuple((f"{share:g}", plan.max_tpr(share)) for share in SHARES)
+def _evidence(plan: Plan, *, vouched: bool) -> tuple[Detail, ...]:
+    word = 'bounds="schema": your word that nobody wrote its bounds and categories off these rows. '
+    rows = tuple((f"{share:g}", plans.rounded_up(plan.max_tpr(share))) for share in SHARES)
     return (
         Table(name="most members anybody recognises", columns=("false alarms", "at most"), rows=rows),
         Note(text=f"{plan}. An upper bound for any attacker, if the training did what the plan says."),
+        Note(
+            text=f"{word if vouched else ''}Taken as known to all: columns, bounds, categories, class names, and delta "
+            f"(by default it tells the power of ten of how many there are, each a {plan.unit})."
+        ),
         Note(
             text="Not covered: columns, epsilon or model chosen by looking at the same people; this report; other "
             "models trained on them, whose cost adds up; the last bits of floating-point noise."

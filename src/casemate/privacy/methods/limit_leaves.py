@@ -35,7 +35,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
@@ -170,6 +169,8 @@ def _raised_grid(grid: Any, n: int, n_rows: int, *, xgboost: bool = True) -> Any
 
 def _grows(tried: Any) -> bool:
     """Tell whether a value that a search tries is itself a model with trees."""
+    from sklearn.base import BaseEstimator
+
     known = tried.get_params() if isinstance(tried, BaseEstimator) else {}
     return any(path.rpartition("__")[2] in ("n_estimators", "min_samples_leaf") for path in known)
 

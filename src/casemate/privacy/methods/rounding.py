@@ -73,10 +73,10 @@ class RoundedTarget(Wrapper):
         return round_scores(self._behind().scores(x), self.digits)
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
-        return replace(self, base=self._behind().refit(x, y, seed))
+        return replace(self, base=self._behind().refit(x, y, seed), claims=())
 
     def refit_people(self, x: Any, y: np.ndarray, seed: int, *, person: np.ndarray | None) -> Target:
-        return replace(self, base=self._behind().refit_people(x, y, seed, person=person))
+        return replace(self, base=self._behind().refit_people(x, y, seed, person=person), claims=())
 
 
 @method(
