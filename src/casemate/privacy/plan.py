@@ -3,7 +3,8 @@
 
 A stated epsilon of a trained model comes from a :class:`Plan` and from nowhere else. Nobody writes it down: it is
 computed from what the plan says was done, and the training does what the plan says because it reads its clipping,
-noise, rate and number of steps there. A plan holds nothing about the data, not even how many people there were (a default delta tells the power of ten of that number).
+noise, rate and number of steps there. A plan holds nothing about the data, not even how many people there were,
+except that a default delta tells the power of ten of that number.
 
 **What it promises.** Whoever sees the weights, and all steps on the way to them, cannot tell well whether one unit (a
 record, or a person with all their rows) was among the training data: ``epsilon`` at ``delta``, and ``max_tpr`` for an
