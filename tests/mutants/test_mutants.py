@@ -7,8 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import tomllib
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,15 +59,34 @@ def copied(folder: Path) -> Path:
     return folder / "src" / "casemate"
 
 
+def judged(mutant: dict[str, str]) -> subprocess.CompletedProcess[str] | None:
+    """Run the ordinary tests on a mutant; None where its text does not stand exactly once."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = copied(folder) / mutant["file"]
+        source = path.read_text(encoding="utf-8")
+        if source.count(mutant["old"]) != 1:
+            return None
+        changed = source.replace(mutant["old"], mutant["new"])
+        compile(changed, mutant["file"], "exec")  # a mutant that cannot run shows nothing
+        path.write_text(changed, encoding="utf-8")
+        return ordinary(folder, mutant["tests"].split())
+
+
+@pytest.fixture(scope="module")
+def verdicts(request: pytest.FixtureRequest) -> Iterator[dict[str, Future[Any]]]:
+    """Judge the mutants that were asked for, one a core: each is a process of its own."""
+    asked = [item.callspec.params for item in request.session.items if hasattr(item, "callspec")]
+    chosen = [params["mutant"] for params in asked if "mutant" in params]
+    pool = ThreadPoolExecutor(os.cpu_count())
+    yield {title(mutant): pool.submit(judged, mutant) for mutant in chosen}
+    pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.parametrize("mutant", MUTANTS, ids=title)
-def test_the_ordinary_tests_catch_it(mutant: dict[str, str], tmp_path: Path) -> None:
-    path = copied(tmp_path) / mutant["file"]
-    source = path.read_text(encoding="utf-8")
-    assert source.count(mutant["old"]) == 1, "the text to replace must stand exactly once"
-    changed = source.replace(mutant["old"], mutant["new"])
-    compile(changed, mutant["file"], "exec")  # a mutant that cannot run shows nothing
-    path.write_text(changed, encoding="utf-8")
-    done = ordinary(tmp_path, mutant["tests"].split())
+def test_the_ordinary_tests_catch_it(mutant: dict[str, str], verdicts: dict[str, Future[Any]]) -> None:
+    done = verdicts[title(mutant)].result()
+    assert done is not None, "the text to replace must stand exactly once"
     assert done.returncode != 0, f"{mutant['name']} survived:\n{done.stdout[-2000:]}"
     assert done.returncode == 1, (
         f"{mutant['name']}: the tests did not run:\n{done.stdout[-2000:]}{done.stderr[-500:]}"
