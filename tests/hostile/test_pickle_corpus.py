@@ -80,6 +80,21 @@ def test_no_honest_file_is_refused(honest: list[tuple[str, Any, bytes]]) -> None
     assert {name: scan(raw).findings for name, _, raw in honest if scan(raw).verdict != "clean"} == {}
 
 
+def test_the_numbers_of_a_tensor_are_no_pickle_whatever_they_begin_with() -> None:
+    torch = pytest.importorskip("torch")
+    draw = np.random.default_rng(0)
+    tails = draw.integers(0, 256, (256, 4, 63), dtype=np.uint8)
+    begun = np.concatenate([np.repeat(np.arange(256, dtype=np.uint8), 4).reshape(256, 4, 1), tails], axis=2)
+    weights = {f"{k}": torch.from_numpy(row.copy()) for k, row in enumerate(begun.reshape(-1, 64))}
+    out = io.BytesIO()
+    torch.save(weights, out)
+    assert scan(out.getvalue()).findings == ()
+    weights["0"] = torch.from_numpy(np.frombuffer(b"cos\nsystem\n)R\xff\xff", np.uint8).copy())
+    out = io.BytesIO()
+    torch.save(weights, out)
+    assert scan(out.getvalue()).verdict == "hostile"
+
+
 def test_what_is_loaded_is_what_was_saved(honest: list[tuple[str, Any, bytes]]) -> None:
     x = np.random.default_rng(1).uniform(0.1, 1, (20, 3))
     seen = 0

@@ -139,9 +139,9 @@ def made() -> None:
 
 def own_leaves(model: Any, rows: Any) -> np.ndarray | None:
     """The leaf (n, trees) as the library says, in its own numbers."""
-    if _boosting.library(model) == "XGBoost":
+    if _boosting.maker(model) == "XGBoost":
         return np.asarray(model.apply(rows), np.int64).reshape(len(rows), -1)
-    if _boosting.library(model) == "LightGBM":
+    if _boosting.maker(model) == "LightGBM":
         return np.asarray(model.predict(rows, pred_leaf=True), np.int64).reshape(len(rows), -1)
     if hasattr(model, "_predictors"):
         return None  # says nothing of its leaves

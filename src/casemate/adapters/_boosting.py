@@ -14,13 +14,13 @@ from casemate.core.errors import InvalidData
 from casemate.core.schema import Column, Schema
 from casemate.core.types import shortened
 
-Library = Literal["XGBoost", "LightGBM"]
+Maker = Literal["XGBoost", "LightGBM"]
 
 
-def library(model: Any) -> Library | None:
+def maker(model: Any) -> Maker | None:
     """Tell whether ``model`` is of XGBoost or LightGBM, a Booster or an estimator, without importing either.
 
-    >>> library(len) is None
+    >>> maker(len) is None
     True
     """
     for kind in type(model).__mro__:
@@ -32,7 +32,7 @@ def library(model: Any) -> Library | None:
 
 def booster_of(model: Any) -> Any:
     """Return the Booster of an estimator, cut at its best round as its own ``predict`` does, or the Booster itself."""
-    if library(model) == "LightGBM":
+    if maker(model) == "LightGBM":
         return getattr(model, "booster_", model)
     if not hasattr(model, "get_booster"):
         return model
@@ -51,7 +51,7 @@ def best_round(model: Any) -> int | None:
 def one_against_rest(model: Any) -> bool:
     """Tell whether the probabilities of a LightGBM estimator are those of each class by itself: no distribution."""
     names = ("multiclassova", "multiclass_ova", "ova", "ovr")
-    return library(model) == "LightGBM" and model.get_params().get("objective") in names
+    return maker(model) == "LightGBM" and model.get_params().get("objective") in names
 
 
 # ---- columns and categories
@@ -59,7 +59,7 @@ def one_against_rest(model: Any) -> bool:
 
 def names(model: Any) -> list[str] | None:
     """Return the names of the columns the model was trained on, or None if it saw an array."""
-    kind = library(model)
+    kind = maker(model)
     if kind is None:
         found = getattr(model, "feature_names_in_", None)
         return None if found is None else [str(name) for name in found]
@@ -83,7 +83,7 @@ def places(model: Any, schema: Schema, n_features: int) -> list[int]:
         return list(range(n_features))
     # LightGBM writes spaces in names as underscores
     index = {name: i for i, name in enumerate(there)}
-    if library(model) == "LightGBM":
+    if maker(model) == "LightGBM":
         index |= {name.replace(" ", "_"): i for i, name in enumerate(there)}
     if absent := [name for name in own if name not in index]:
         raise InvalidData(f"the model was trained on a column {absent[0]!r}; the data has {shortened(there)}")
@@ -95,7 +95,7 @@ def places(model: Any, schema: Schema, n_features: int) -> list[int]:
 
 def categories(model: Any) -> dict[int, list[Any]]:
     """Return the categories, in the order of their codes, of each feature that the model knows as categorical."""
-    kind = library(model)
+    kind = maker(model)
     if kind == "LightGBM":
         booster = booster_of(model)
         known = booster.pandas_categorical or []
@@ -178,7 +178,7 @@ def stored(schema: Schema) -> list[str]:
 
 def uncast(model: Any, schema: Schema) -> tuple[tuple[str, tuple[Any, ...]], ...]:
     """Return the columns, with their categories, that the model knows as categorical and a pandas frame does not."""
-    own = names(model) if library(model) is not None else None
+    own = names(model) if maker(model) is not None else None
     if own is None or not type(schema.template).__module__.startswith("pandas"):
         return ()
     held = {str(name).replace(" ", "_"): name for name in schema.template.columns}
@@ -230,7 +230,7 @@ def again(model: Any, parameters: Mapping[str, Any], n_classes: int) -> dict[str
     """
     changes: dict[str, Any] = {}
     for path, part in {"": model, **parameters}.items():
-        kind, start = library(part), f"{path}__" if path else ""
+        kind, start = maker(part), f"{path}__" if path else ""
         if kind is None or not hasattr(part, "get_params"):
             continue
         changes[f"{start}n_jobs"] = 1
@@ -251,13 +251,13 @@ def again(model: Any, parameters: Mapping[str, Any], n_classes: int) -> dict[str
 def stopped(model: Any, parameters: Mapping[str, Any]) -> list[str]:
     """Return the caveat of a model that was stopped early on rows of its own."""
     found = [
-        rounds for part in (model, *parameters.values()) if library(part) and (rounds := _best_rounds(part))
+        rounds for part in (model, *parameters.values()) if maker(part) and (rounds := _best_rounds(part))
     ]
     return [f"training stopped early: refits train {found[0]} rounds, without looking again"] if found else []
 
 
 def _best_rounds(part: Any) -> int | None:
-    if library(part) == "XGBoost":
+    if maker(part) == "XGBoost":
         best = best_round(part)
         return None if best is None else best + 1
     best = getattr(part, "best_iteration_", None)

@@ -46,7 +46,7 @@ def table_of(model: Any, schema: Schema | None, *, by_name: bool = True) -> Node
         where = _boosting.places(model, schema, n_features) if by_name else list(range(n_features))
         seen = _boosting.codes(model, schema, where)
         # a category that XGBoost never saw is an error to 3.1, and to 3.2 the first one it knows
-        strange = _boosting.library(model) == "XGBoost" and any(
+        strange = _boosting.maker(model) == "XGBoost" and any(
             part is not None and np.isnan(part).any() for part in seen
         )
         return None if strange else _recoded(own, schema, where, seen)
@@ -128,22 +128,22 @@ def _own_table(model: Any) -> NodeTable | None:
     whole["begin"] = np.concatenate([[0], np.cumsum(whole["begin"])]).astype(np.int64)
     if field("average_tree_output")[0]:  # a mean over the trees of each class
         whole["value"] /= max(1, ensemble.num_tree // (n_outputs if shape.prod() == 1 else 1))
-    narrow = _boosting.library(model) == "XGBoost" or (
-        _boosting.library(model) is None and not _by_histogram(model)
+    narrow = _boosting.maker(model) == "XGBoost" or (
+        _boosting.maker(model) is None and not _by_histogram(model)
     )
     return NodeTable(
         **whole,
         base=field("base_scores").astype(np.float64),
         link=link,
         slope=float(field("sigmoid_alpha")[0]),
-        zero=ZERO if _boosting.library(model) == "LightGBM" else 0.0,
+        zero=ZERO if _boosting.maker(model) == "LightGBM" else 0.0,
         dtypes=("float32" if narrow else "float64",) * int(ensemble.num_feature),
     )
 
 
 def _imported(model: Any, treelite: Any) -> Any:
     """Return the model as treelite holds it; None where it would misread it."""
-    kind = _boosting.library(model)
+    kind = _boosting.maker(model)
     if kind == "LightGBM":
         booster = _boosting.booster_of(model)
         # treelite keeps missing cells apart from zeros

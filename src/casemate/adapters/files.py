@@ -122,14 +122,15 @@ def load_file(path: str | Path, *, trust: Collection[str] = (), factory: str | N
         )
         raise InvalidData(f"MODEL {str(path)!r} does not exist; give a model file{hint}")
     raw = pickles.read_file(path)
-    scan = pickles.scan(raw, trust=trust, name=Path(path).name)
+    looked = pickles.survey(raw, trust=trust, name=Path(path).name)
+    scan = looked.scan
     pickles.refuse(scan)
     notes: tuple[str, ...] = ()
     if _TORCH & set(scan.formats):
         form, model = "torch state dict", _with_weights(_torch_weights(raw, scan.name), factory, scan.name)
     elif {"pickle", "joblib"} & set(scan.formats) and not _ARCHIVES & set(scan.formats):
         form = "joblib" if "joblib" in scan.formats else "pickle"
-        model, notes = pickles.load_pickle(raw, trust=trust, name=scan.name)
+        model, notes = looked.load()
         if factory is not None and isinstance(model, Mapping):
             model = _with_weights(model, factory, scan.name)
     else:

@@ -84,7 +84,7 @@ class SklearnTarget(Target):
 
     @property
     def kind(self) -> str:
-        return _boosting.library(self.model) or "scikit-learn"
+        return _boosting.maker(self.model) or "scikit-learn"
 
     def native_classes(self) -> tuple[Any, ...] | None:
         if self.numbered:
@@ -330,7 +330,7 @@ class SklearnTarget(Target):
 
     def _logits_hold(self, few: Any) -> bool:
         """Tell whether ``decision_function`` gives the logits of ``predict_proba`` on a few rows."""
-        known = _boosting.library(self.model)
+        known = _boosting.maker(self.model)
         if SCORES not in self.capabilities or not (known or hasattr(self.model, "decision_function")):
             return False
         try:
@@ -527,7 +527,7 @@ def _numbers_only(model: Any) -> bool:
     """Tell whether the model must be given class numbers 0, 1, ... instead of labels."""
     while steps := getattr(model, "steps", ()):
         model = steps[-1][1]
-    return _boosting.library(model) == "XGBoost" and hasattr(model, "predict_proba")
+    return _boosting.maker(model) == "XGBoost" and hasattr(model, "predict_proba")
 
 
 class _Sink:

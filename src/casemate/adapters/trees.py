@@ -91,7 +91,7 @@ class TreesTarget(Target):
 
     @property
     def kind(self) -> str:
-        return _boosting.library(self.model) or "trees"
+        return _boosting.maker(self.model) or "trees"
 
     def native_classes(self) -> tuple[Any, ...] | None:
         return None
@@ -252,7 +252,7 @@ def accepts(obj: Any) -> bool:
     >>> accepts(len)
     False
     """
-    return _boosting.library(obj) is not None and type(obj).__name__ == "Booster"
+    return _boosting.maker(obj) is not None and type(obj).__name__ == "Booster"
 
 
 def make(
@@ -274,7 +274,7 @@ def make(
     >>> make(xgboost.train({"objective": "binary:logistic"}, rows, 2)).kind
     'XGBoost'
     """
-    kind = _boosting.library(obj) or "trees"
+    kind = _boosting.maker(obj) or "trees"
     _shared.refuse(kind, "the model says what it returns; for refits by your own settings wrap the estimator",
                    recipe=recipe, outputs=outputs, device=None if device == "cpu" else device)  # fmt: skip
     with user_code(f"reading the {kind} model", "it must be trained"):

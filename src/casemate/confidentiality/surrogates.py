@@ -15,6 +15,7 @@ import numpy as np
 from casemate.confidentiality import extraction
 from casemate.core.data import Split
 from casemate.core.errors import InvalidData
+from casemate.core.nodes import softmax
 from casemate.core.run import Run
 from casemate.core.schema import Schema
 
@@ -152,7 +153,7 @@ def _softmax(rows: np.ndarray, soft: np.ndarray, penalty: float) -> Predict:
 
     start = np.zeros(shape[0] * shape[1])
     weights = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": 300}).x.reshape(shape)
-    return lambda others: _shares(others @ weights[:-1] + weights[-1])
+    return lambda others: softmax(others @ weights[:-1] + weights[-1])
 
 
 def _network(rows: np.ndarray, soft: np.ndarray, seed: int) -> Predict:
@@ -168,7 +169,7 @@ def _network(rows: np.ndarray, soft: np.ndarray, seed: int) -> Predict:
         for chosen in np.array_split(draw.permutation(n), -(-n // batch)):
             x, wanted = rows[chosen], soft[chosen]
             inside = np.maximum(x @ weights[0] + weights[1], 0)
-            slope = (_shares(inside @ weights[2] + weights[3]) - wanted) / len(x)  # (batch, classes)
+            slope = (softmax(inside @ weights[2] + weights[3]) - wanted) / len(x)  # (batch, classes)
             back = (slope @ weights[2].T) * (inside > 0)
             step += 1
             for w, (mean, square), slope_of in zip(
@@ -177,12 +178,7 @@ def _network(rows: np.ndarray, soft: np.ndarray, seed: int) -> Predict:
                 mean += 0.1 * (slope_of - mean)  # Adam (Kingma and Ba 2015), its usual constants
                 square += 0.001 * (slope_of**2 - square)
                 w -= 0.002 * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
-    return lambda others: _shares(np.maximum(others @ weights[0] + weights[1], 0) @ weights[2] + weights[3])
-
-
-def _shares(logits: np.ndarray) -> np.ndarray:
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    return np.asarray(odds / odds.sum(1, keepdims=True))
+    return lambda others: softmax(np.maximum(others @ weights[0] + weights[1], 0) @ weights[2] + weights[3])
 
 
 def _fitted(make: Callable[[], Any], rows: np.ndarray, soft: np.ndarray) -> Predict:

@@ -15,7 +15,6 @@ import numpy as np
 
 from casemate.core import rng
 from casemate.core.extras import lazy
-from casemate.core.schema import Schema
 from casemate.robustness.geometry import uniforms
 from casemate.training.steps import Stage
 
@@ -75,13 +74,6 @@ class Errors:
         if missing.any():
             out = np.where(_draws(stage, rows.shape[1], "missing") < missing, np.nan, out)
         return out
-
-
-def loose(schema: Schema) -> np.ndarray:
-    """Return which columns (d,) may change alone: in no equality and no one-hot group."""
-    tied = {name for group in schema.groups for name in group}
-    tied |= {name for rule in schema.relations if rule.op == "==" for name in (*rule.left, *rule.right)}
-    return np.array([name not in tied for name in schema.names], bool)
 
 
 @dataclass(frozen=True, kw_only=True)

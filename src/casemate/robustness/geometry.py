@@ -301,10 +301,22 @@ def obeys(rows: Any, rules: np.ndarray, slack: float) -> Any:
 
 
 def _movable(schema: Schema) -> np.ndarray:
-    """Return which columns (d,) may move alone: numeric, mutable, in no equality and no one-hot group."""
+    """Return which columns (d,) an attacker may move alone: numeric, mutable and loose."""
+    free = np.array([not c.immutable and c.kind != "category" for c in schema.columns], bool)
+    return free & loose(schema)
+
+
+def loose(schema: Schema) -> np.ndarray:
+    """Return which columns (d,) may change alone: in no equality and no one-hot group.
+
+    >>> from dataclasses import replace
+    >>> schema = Schema.infer(np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0]]))
+    >>> loose(replace(schema, groups=(("x0", "x1"),))).tolist()
+    [False, False, True]
+    """
     tied = {name for group in schema.groups for name in group}
     tied |= {name for rule in schema.relations if rule.op == "==" for name in (*rule.left, *rule.right)}
-    return np.array([not c.immutable and c.kind != "category" and c.name not in tied for c in schema.columns])
+    return np.array([name not in tied for name in schema.names], bool)
 
 
 def _inequalities(schema: Schema) -> np.ndarray:

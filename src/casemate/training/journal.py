@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -133,8 +134,8 @@ def _absorb(value: Any, take: Callable[[bytes], None]) -> None:
         _absorb((value.func, value.args, value.keywords), take)
     elif callable(value):
         take(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}".encode())
-    else:
-        take(repr(value).encode())
+    else:  # where an object lies in memory says nothing about it
+        take(re.sub(" at 0x[0-9a-fA-F]+", "", repr(value)).encode())
 
 
 # ---- checkpoints ----
@@ -232,7 +233,11 @@ def resume(path: Path, mark: str, device: str) -> Progressed | None:
 
 
 def _replace(path: Path, raw: bytes) -> None:
-    """Put ``raw`` at ``path`` in one step that survives a kill and a power cut; readable by the owner only."""
+    """Put ``raw`` at ``path`` in one step that survives a kill and a power cut; readable by the owner only.
+
+    Stricter than how a report is written: the name beside it is fixed, so that kills leave one file at most, and a
+    folder that cannot be made durable is an error, because a private training must not begin without its marker.
+    """
     beside = path.with_suffix(".part")
     try:
         with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

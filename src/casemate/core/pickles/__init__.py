@@ -112,27 +112,67 @@ def scan(source: str | Path | bytes, *, trust: Collection[str] = (), name: str =
     >>> scan(pickle.dumps({"a": [1, 2]})).verdict
     'clean'
     """
-    return _survey(source, trust, name)[0]
+    return survey(source, trust=trust, name=name).scan
 
 
-def _survey(source: str | Path | bytes, trust: Collection[str], name: str) -> tuple[Scan, archives.Survey]:
+@dataclass(frozen=True)
+class Surveyed:
+    """A file that was looked into once: its scan, and what its one object can be loaded from."""
+
+    scan: Scan
+    found: archives.Survey
+
+    def load(self) -> tuple[Any, tuple[str, ...]]:
+        """Load the object from the very bytes that were scanned; see :func:`load_pickle`."""
+        refuse(self.scan)
+        if self.found.payload is None:
+            raise InvalidData(
+                f"{self.scan.name} is no single pickle ({', '.join(self.scan.formats)}); a model file holds one object"
+            )
+        raw, walked = self.found.payload
+        wall = _JoblibWall if self.found.around.joblib else _Wall
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                loaded = wall(io.BytesIO(raw[: walked.pos]), frozenset(self.found.around.named)).load()
+            except (HostileArtefact, InvalidData, MissingExtra):
+                raise
+            except MemoryError as error:
+                raise InvalidData(f"{self.scan.name} does not fit into memory") from error
+            except Exception as error:
+                raise InvalidData(
+                    f"{self.scan.name} is a clean file, but it cannot be rebuilt here ({type(error).__name__}: "
+                    f"{_line(error)}); it may come from other versions of its packages"
+                ) from error
+        said = dict.fromkeys(f"on loading: {_line(item.message)}" for item in caught)
+        return loaded, (*notes(self.scan), *list(said)[:3])
+
+
+def survey(source: str | Path | bytes, *, trust: Collection[str] = (), name: str = "") -> Surveyed:
+    """Look into a file or bytes once, to scan them and perhaps to load them.
+
+    >>> import pickle
+    >>> looked = survey(pickle.dumps([1, 2]))
+    >>> looked.scan.verdict, looked.load()[0]
+    ('clean', [1, 2])
+    """
     raw = source if isinstance(source, bytes) else read_file(source)
     name = name or ("bytes" if isinstance(source, bytes) else Path(source).name)
-    survey = archives.Survey(Surroundings(where=name, trust=_names(trust)), len(raw))
-    archives.examine(raw, survey, name)
-    around = survey.around
-    levels: list[Level] = [found.level for found in around.findings]
+    found = archives.Survey(Surroundings(where=name, trust=_names(trust)), len(raw))
+    archives.examine(raw, found, name)
+    around = found.around
+    levels: list[Level] = [item.level for item in around.findings]
     verdict: Level = max(levels, key=LEVELS.index, default="clean")
     made = Scan(
         name=name,
         verdict=verdict,
-        findings=tuple(sorted(around.findings, key=lambda found: -LEVELS.index(found.level))),
-        formats=tuple(survey.formats),
+        findings=tuple(sorted(around.findings, key=lambda item: -LEVELS.index(item.level))),
+        formats=tuple(found.formats),
         globals=tuple(sorted(f"{module}.{item}" for module, item in around.named)),
         trusted=tuple(sorted(around.trusted)),
         n_bytes=len(raw),
     )
-    return made, survey
+    return Surveyed(made, found)
 
 
 def _names(trust: Collection[str]) -> frozenset[str]:
@@ -273,29 +313,19 @@ def load_pickle(
     >>> load_pickle(pickle.dumps({"a": 1}))[0]
     {'a': 1}
     """
-    made, survey = _survey(source, trust, name)
-    refuse(made)
-    if survey.payload is None:
-        raise InvalidData(
-            f"{made.name} is no single pickle ({', '.join(made.formats)}); a model file holds one object"
-        )
-    raw, walked = survey.payload
-    wall = _JoblibWall if survey.around.joblib else _Wall
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            loaded = wall(io.BytesIO(raw[: walked.pos]), frozenset(survey.around.named)).load()
-        except (HostileArtefact, InvalidData, MissingExtra):
-            raise
-        except MemoryError as error:
-            raise InvalidData(f"{made.name} does not fit into memory") from error
-        except Exception as error:
-            raise InvalidData(
-                f"{made.name} is a clean file, but it cannot be rebuilt here ({type(error).__name__}: "
-                f"{_line(error)}); it may come from other versions of its packages"
-            ) from error
-    said = dict.fromkeys(f"on loading: {_line(item.message)}" for item in caught)
-    return loaded, (*notes(made), *list(said)[:3])
+    return survey(source, trust=trust, name=name).load()
 
 
-__all__ = ["MAX_BYTES", "MEANING", "Refused", "Scan", "load_pickle", "notes", "read_file", "refuse", "scan"]
+__all__ = [
+    "MAX_BYTES",
+    "MEANING",
+    "Refused",
+    "Scan",
+    "Surveyed",
+    "load_pickle",
+    "notes",
+    "read_file",
+    "refuse",
+    "scan",
+    "survey",
+]

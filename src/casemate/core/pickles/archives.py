@@ -464,14 +464,18 @@ def _members(found: dict[str, bytes], survey: Survey, where: str, depth: int) ->
 
 
 def _suspect(raw: bytes) -> bool:
-    """Tell whether a tensor's numbers read as a pickle, or as something else that is looked into."""
+    """Tell whether a tensor's numbers read as a pickle that names something.
+
+    An extension code names nothing here: numbers begin like one once in a hundred, and it means something only in a
+    process that registered it.
+    """
     trial = Surroundings()
     walked = machine(raw, 0, trial)
     try:
         walked.run()
     except (Malformed, Refused):
         return bool(trial.findings) and walked.plausible
-    return walked.n_opcodes > 2 and (bool(trial.findings) or bool(trial.named))
+    return walked.n_opcodes > 2 and (walked.plausible or bool(trial.named))
 
 
 def _hidden_zip(raw: bytes, survey: Survey, where: str, depth: int) -> None:

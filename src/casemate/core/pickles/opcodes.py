@@ -267,7 +267,6 @@ def _stack_global(m: Machine) -> None:
 def _extension(size: int) -> Callable[[Machine], None]:
     def step(m: Machine) -> None:
         code = m.number(size)
-        m.plausible = True
         m.stack.append(
             m.refuse("hostile", f"extension code {code}", "names a class that only this process knows")
         )

@@ -36,7 +36,8 @@ from casemate.core.errors import InvalidData
 from casemate.core.methods import method
 from casemate.core.run import Run
 from casemate.core.types import LABELS, MODULE, REFIT, Note, Table, Target
-from casemate.robustness.augmentation import Errors, Views, loose
+from casemate.robustness.augmentation import Errors, Views
+from casemate.robustness.geometry import loose
 from casemate.training.pieces import TrainingPieces
 
 FLIPS = ("none", "horizontal", "vertical", "both")
