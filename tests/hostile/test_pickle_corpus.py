@@ -8,6 +8,7 @@ import pickle
 import time
 import tracemalloc
 import warnings
+import zipfile
 from typing import Any
 
 import numpy as np
@@ -93,6 +94,14 @@ def test_the_numbers_of_a_tensor_are_no_pickle_whatever_they_begin_with() -> Non
     out = io.BytesIO()
     torch.save(weights, out)
     assert scan(out.getvalue()).verdict == "hostile"
+
+
+def test_too_many_members_are_one_finding() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as file:
+        for number in range(100_002):
+            file.writestr(f"{number}", b"")
+    assert [found.what for found in scan(out.getvalue()).findings] == ["archive bomb"]
 
 
 def test_what_is_loaded_is_what_was_saved(honest: list[tuple[str, Any, bytes]]) -> None:

@@ -136,3 +136,10 @@ def test_task_is_guessed_from_labels() -> None:
     assert guess(np.arange(10) % 3) == "multiclass"
     assert guess(np.linspace(0, 1, 10)) == "regression"
     assert guess(["a", "b"] * 5) == "binary"
+
+
+def test_a_suffix_in_capitals_means_the_same(tmp_path: Path) -> None:
+    for name in ("a.TSV", "b.tsv"):
+        (tmp_path / name).write_text("age\ty\n1\tyes\n2\tno\n")
+    data = cm.Dataset.from_files(tmp_path / "a.TSV", tmp_path / "b.tsv", label="y")
+    assert data.schema.names == ["age"] and len(data.train) == 2

@@ -316,7 +316,7 @@ def _read(path: Path, missing: Sequence[str]) -> Any:
             raise InvalidData(f"{path.name}: expected a .csv, .tsv or .parquet file")
         options: dict[str, Any] = {"skipinitialspace": True, "na_values": list(missing)}
         return nw.read_csv(
-            str(path), backend="pandas", separator="\t" if path.suffix == ".tsv" else ",", **options
+            str(path), backend="pandas", separator="\t" if path.suffix.lower() == ".tsv" else ",", **options
         )
     except (ValueError, OSError) as error:
         if isinstance(error, InvalidData):

@@ -23,7 +23,7 @@ from typing import Any
 from casemate.core.pickles.machine import Doubtful, Machine, Malformed, Refused, Surroundings, Thing
 from casemate.core.pickles.opcodes import OPCODES, machine
 
-_MAX_DEPTH, _MAX_MEMBERS = 8, 20_000
+_MAX_DEPTH, _MAX_MEMBERS = 8, 100_000
 _MAX_EXPANDED = 2 << 30
 _RATIO, _RATIO_ROOM = 300, 64 << 20  # zlib reaches 1032 on zeros; a fitted model does not
 _CHUNK = 1 << 20
@@ -75,7 +75,7 @@ def examine(raw: bytes, survey: Survey, where: str, depth: int = 0) -> None:
     survey.members += 1
     if depth > _MAX_DEPTH or survey.members > _MAX_MEMBERS:
         around.add(
-            "hostile", "archive bomb", f"nested deeper than {_MAX_DEPTH} or over {_MAX_MEMBERS} members"
+            "hostile", "archive bomb", f"nested deeper than {_MAX_DEPTH} or over {_MAX_MEMBERS:,} members"
         )
         return
     try:
@@ -365,7 +365,9 @@ def _zip(raw: bytes, survey: Survey, where: str, depth: int) -> None:
     doubts: list[tuple[str, str]] = []
     covered: list[tuple[int, int]] = []
     at, furthest = raw.find(_LOCAL), 0
-    while at >= 0 and len(found) <= _MAX_MEMBERS:
+    while at >= 0:
+        if len(found) > _MAX_MEMBERS:
+            raise Refused("hostile", "archive bomb", f"holds over {_MAX_MEMBERS:,} members")
         flags, method = struct.unpack_from("<HH", raw, at + 6) if len(raw) - at >= 30 else (0, 0)
         if len(raw) - at < 30:
             break
