@@ -8,6 +8,7 @@ PYTHON ?= python3
 VENV ?= .venv
 TORCH_INDEX ?=
 PYTEST_ARGS ?=
+DEMO ?= hospital
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
@@ -18,7 +19,7 @@ FAST := not slow and not soak
 .PHONY: help demo test test-slow test-soak check bench docs format clean
 
 help:
-	@echo "make demo       install, then audit a model trained on real people's medical care (no torch)"
+	@echo "make demo       install, then attack and protect models of real people's medical care (DEMO=bank: of loans)"
 	@echo "make test       install with torch, then the fast tests (T1)"
 	@echo "make check      format, lint, types, layers, repository rules (T0)"
 	@echo "make test-slow  oracles, statistics, mutants, browser (T2); make test-soak: kills, fuzzing (T3)"
@@ -50,7 +51,7 @@ $(VENV)/.stamp-dev: $(VENV)/.stamp-test
 	@touch $@
 
 demo: $(VENV)/.stamp-demo
-	$(BIN)/casemate demo hospital
+	$(BIN)/casemate demo $(DEMO)
 
 test: $(VENV)/.stamp-test
 	$(BIN)/python -m pytest -m "$(FAST)" $(PYTEST_ARGS)

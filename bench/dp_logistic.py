@@ -14,18 +14,12 @@ import numpy as np
 import casemate as cm
 from casemate import demo
 
-# From the study's code book and what the columns mean, not from the rows: ages to 65, scales from 0 to 100, ...
-BOUNDS = {
-    "coins": (0, 100), "site": (1, 6), "year": (1, 5), "black": (0, 1), "income": (0, 30_000), "xage": (0, 65),
-    "female": (0, 1), "educdec": (0, 25), "num": (1, 16), "mhi": (0, 100), "disea": (0, 60), "physlm": (0, 1),
-    "ghindx": (0, 100), "child": (0, 1), "hlthg": (0, 1), "hlthf": (0, 1), "hlthp": (0, 1), "mdeoff": (0, 1000),
-}  # fmt: skip
 RUNS = 5
 SHOWN = ("person_auc", "person_tpr_at_1pct_fpr", "roc_auc", "accuracy", "log_loss")
 
 
 def defence(**privacy: float) -> cm.Spec:
-    return cm.method("dp_logistic", delta=1e-5, bounds=BOUNDS, **privacy)
+    return cm.method("dp_logistic", delta=1e-5, bounds=demo.HOSPITAL_BOUNDS, **privacy)
 
 
 def main() -> None:

@@ -35,6 +35,7 @@ _HOME = {
     "load": "api",
     "method": "api",
     "methods": "api",
+    "save": "hardened",
     "wrap": "api",
 }
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "load",
     "method",
     "methods",
+    "save",
     "wrap",
 ]
 
@@ -67,6 +69,7 @@ if TYPE_CHECKING:
     from casemate.core.errors import CasemateError
     from casemate.core.schema import Column, Relation, Schema
     from casemate.core.types import Capability, Change, Measurement, Recipe, Target, Threat
+    from casemate.hardened import save
     from casemate.report.compare import Comparison
     from casemate.report.model import Report
 

@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 
 import numpy as np
 
-from casemate import __version__
+from casemate import __version__, hardened
 from casemate.core import harness, rng
 from casemate.core.data import Dataset
 from casemate.core.errors import CasemateError, GuaranteeVoid, InvalidData
@@ -38,7 +38,7 @@ from casemate.core.types import (
 from casemate.report.compare import Comparison
 from casemate.report.compare import compare as _compare
 from casemate.report.model import Report, environment
-from casemate.training.journal import watched
+from casemate.training import journal
 from casemate.training.pieces import TrainingPieces, merge
 
 Effort = Literal["quick", "standard", "deep"]
@@ -97,20 +97,23 @@ def load(
     trust: Collection[str] = (),
     factory: str | None = None,
 ) -> Target:
-    """Load a target from a model file, or from ``package.module:function``.
+    """Load a target from a model file, from a folder of ``save``, or from ``package.module:function``.
 
     A file is scanned before anything is built from it, and refused unless the scan is clean: pickle and joblib in any
-    compression, torch state dicts and safetensors (with ``factory``), XGBoost JSON or UBJ, LightGBM text. A function
-    takes nothing and returns a model or Target; it is your own code and runs with your rights.
+    compression, torch state dicts and safetensors (with ``factory``), XGBoost JSON or UBJ, LightGBM text. A folder is
+    the hardened target again, refits included. A function takes nothing and returns a model or Target; it is your own
+    code and runs with your rights.
 
     Args:
-        model: the path of a file, or ``package.module:function``.
+        model: the path of a file or folder, or ``package.module:function``.
         device: where a torch model runs.
         trust: exact names ``package.module.Class`` that the file may hold beside the allow-list.
-        factory: ``package.module:function`` that builds the torch module a state dict belongs to.
+        factory: ``package.module:function`` that builds the torch module a state dict belongs to; for a folder, the
+            function that returned the target before it was hardened, so that its Recipe is known.
 
     Raises:
         HostileArtefact: the file would run code. UnknownArtefact: it names a class that is not on the allow-list.
+        TamperedArtefact: a folder whose files are not those that were written.
         InvalidData: a file that cannot be read, or a name that cannot be imported.
 
     >>> load("sklearn.dummy:DummyClassifier").kind
@@ -126,6 +129,8 @@ def load(
             raise InvalidData(f"MODEL {name!r} is a function: trust= and factory= are for files")
         made = files.imported("MODEL", name)
         return wrap(files.called("MODEL", name) if callable(made) else made, device=device)
+    if Path(name).is_dir():
+        return hardened.load(name, made=load, device=device, trust=trust, factory=factory)
     loaded = files.load_file(model, trust=trust, factory=factory)
     target = wrap(loaded.model, device=device)
     return replace(target, source=loaded.source, caveats=(*target.caveats, *loaded.notes))
@@ -297,7 +302,8 @@ def harden(
         using: names or ``cm.method(...)``.
         seed: of every draw.
         folder: where a torch training keeps a checkpoint after every epoch. The same call with the same folder goes
-            on where a stopped one was and gives the same model. It holds weights: keep it private.
+            on where a stopped one was and gives the same model. It holds weights: keep it private. Of a training with
+            a guarantee it holds only the note that it began: the same call is refused, for it would spend twice.
         progress: called with (what, done, total).
 
     Raises:
@@ -312,10 +318,10 @@ def harden(
     """
     _expect("data", data, Dataset)
     seed = _whole("seed", seed)
-    chosen = _defences(using)
+    chosen = defences(using)
     target, data = _bound(wrap(target), data, seed)
     first = target
-    with watched(folder=folder, progress=progress):
+    with journal.watched(folder=folder, progress=progress):
         changes = _retrained(target, data, [pair for pair in chosen if _trains(pair[0])], seed)
     target = changes[-1].target if changes else target
     for item, params in chosen:
@@ -328,12 +334,18 @@ def harden(
         params={name: params for change in changes for name, params in change.params.items()},
         summary="; ".join(change.summary for change in changes),
         evidence=tuple(piece for change in changes for piece in change.evidence),
+        original=first,
+        seed=seed,
     )
     return harness.change_of(first, made, data, Run(card=harness.UTILITY, seed=seed))
 
 
-def _defences(using: Any) -> list[tuple[Method, dict[str, Any]]]:
-    """Read ``using=``: each defence once, with all its parameters."""
+def defences(using: Any) -> list[tuple[Method, dict[str, Any]]]:
+    """Read ``using=`` of :func:`harden`: each defence once, with all its parameters.
+
+    Raises:
+        InvalidData: no defence named, one named twice, a method that is no defence or has no such parameter.
+    """
     specs = _specs("using", using)
     if not specs:
         raise InvalidData("using= names no defence")
@@ -380,7 +392,12 @@ def _retrained(
         raise GuaranteeVoid(f"a defence that stands in front of the model already: {target.voids}")
     if recipe is not None:
         train, child = data.train, rng.child_seed(seed, "harden")
-        fresh = target.with_recipe(recipe).refit_people(train.x, train.y, child, person=train.person)
+        ready = target.with_recipe(recipe)
+        if claims:  # noted before the first draw of noise, whatever trains
+            trained_by = (ready.recipe, dict(ready.settings()), merged.claims)
+            mark = journal.fingerprint("harden", trained_by, train.x, train.y, train.person, child)
+            journal.current().once(mark)
+        fresh = ready.refit_people(train.x, train.y, child, person=train.person)
         target, history = replace(fresh, claims=claims), fresh.history
     return [
         Change(
@@ -570,4 +587,5 @@ def _identity(target: Target) -> dict[str, Any]:
         "source": dict(target.source) if target.source else None,
         "digest": target.digest(),
         "caveats": list(target.caveats),
+        "claims": [claim.to_report() for claim in target.claims],
     }

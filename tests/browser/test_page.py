@@ -315,3 +315,73 @@ def contrast(pair: str) -> float:
     numbers = re.findall(r"\d+", pair)
     dark, light = sorted((luminance(numbers[:3]), luminance(numbers[3:6])))
     return (light + 0.05) / (dark + 0.05)
+
+
+# Texts of charts that lie over each other or stick out of their picture, and how many texts there are.
+CROWDED = """(() => { const bad = []; let n = 0;
+    for (const svg of document.querySelectorAll('svg[role=img]')) {
+        const frame = svg.getBoundingClientRect();
+        const texts = [...svg.querySelectorAll('text')].filter(e => e.getClientRects().length && e.textContent);
+        const boxes = texts.map(e => [e.textContent, e.getBoundingClientRect()]);
+        n += boxes.length;
+        boxes.forEach(([told, a], i) => {
+            if (a.left < frame.left - 1 || a.right > frame.right + 1 ||
+                a.top < frame.top - 1 || a.bottom > frame.bottom + 1)
+                bad.push(told + ' sticks out');
+            boxes.slice(0, i).forEach(([other, b]) => {
+                if (a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 3 && b.top < a.bottom - 3)
+                    bad.push(told + ' lies over ' + other); }); }); }
+    return [n, bad]; })()"""
+
+
+@pytest.mark.parametrize("lang", ["en", "zh-CN"])
+@pytest.mark.parametrize("width", [NARROW, 1000])
+def test_the_labels_of_charts_touch_nothing_and_stay_inside(
+    browser: Browser, page: Path, width: int, lang: str
+) -> None:
+    browser.open(page, width=width)
+    browser.click(f'label[for="pick-{lang}"]')
+    count, bad = browser.value(CROWDED)
+    assert count > 40
+    assert bad == []
+    # the measure sees what it should
+    browser.value("document.querySelectorAll('svg text').forEach(e => e.setAttribute('x', 5))")
+    assert browser.value(CROWDED)[1] != []
+
+
+def test_charts_are_drawn_without_script_and_not_cut_in_print(browser: Browser, page: Path) -> None:
+    browser.open(page, script=False)
+    sizes = "[...document.querySelectorAll('svg[role=img]')].map(e => e.getBoundingClientRect().height)"
+    heights = browser.value(sizes)
+    assert len(heights) >= 3
+    assert min(heights) > 40
+    browser.media("print")
+    browser.ask(
+        "Emulation.setDeviceMetricsOverride", width=700, height=900, deviceScaleFactor=1, mobile=False
+    )
+    figures = browser.value(
+        "[...document.querySelectorAll('figure')].map(e => [getComputedStyle(e).breakInside, e.offsetHeight])"
+    )
+    assert {rule for rule, _ in figures} == {"avoid"}
+    assert max(height for _, height in figures) < 900  # one fits on a page
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_texts_and_lines_of_charts_stand_out_from_their_ground(
+    browser: Browser, page: Path, scheme: str
+) -> None:
+    """WCAG 2.2: 4.5 for text, 3 for what carries meaning (lines, dots, bars that are not filled in part)."""
+    browser.open(page)
+    browser.media(scheme=scheme)
+    pairs = browser.value(
+        """(() => {
+        const ground = getComputedStyle(document.body).backgroundColor;
+        const seen = (list, part) => [...new Set([...document.querySelectorAll(list)].filter(e =>
+            e.getClientRects().length).map(e => getComputedStyle(e)[part] + ' on ' + ground))];
+        return [seen('svg text', 'fill'), seen('svg .line, svg .whisker, svg .hollow, svg .null', 'stroke'),
+                seen('svg .fill', 'fill')] })()"""
+    )
+    texts, strokes, dots = pairs
+    assert texts and strokes and dots
+    assert [pair for pair in texts if contrast(pair) < 4.5] == []
+    assert [pair for pair in (*strokes, *dots) if contrast(pair) < 3] == []

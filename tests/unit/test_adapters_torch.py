@@ -208,6 +208,13 @@ def test_the_digest_sees_every_bit_and_the_names() -> None:
     assert adapter.make(torch.nn.Sequential(torch.nn.Identity(), *net)).digest() != target.digest()
 
 
+@pytest.mark.parametrize("shape", [(0,), (0, 3), (3, 0)])
+def test_a_buffer_without_elements_has_a_digest(shape: tuple[int, ...]) -> None:
+    net = torch.nn.Linear(2, 2)
+    net.register_buffer("none", torch.from_numpy(np.zeros(shape, np.int64)))
+    assert adapter.make(net).digest() != adapter.make(torch.nn.Linear(2, 2)).digest()
+
+
 def test_only_modules_are_accepted_and_nothing_is_imported_for_it() -> None:
     assert adapter.accepts(torch.nn.ReLU()) and not adapter.accepts(torch.relu)
     code = """

@@ -315,4 +315,11 @@ def test_an_error_in_spreads_of_private_rows_voids_a_guarantee_and_one_in_own_un
     private = ("dp", TrainingPieces(claims=("a plan",)))
     with pytest.raises(GuaranteeVoid, match="give noise= by column"):
         merge([private, ("augment", pieces())])
-    assert merge([private, ("augment", pieces(noise={"x1": 0.7}))]).claims == ("a plan",)
+    with pytest.raises(GuaranteeVoid, match="'x1' within bounds that were read off the private rows"):
+        merge([private, ("augment", pieces(noise={"x1": 0.7}))])
+    schema = DATA.schema.with_columns({"x1": {"low": -9.0, "high": 9.0}})
+    known = cm.Dataset(
+        train=(X[:60], (X[:60, 0] > 0) * 1), holdout=(X[60:], (X[60:, 0] > 0) * 1), schema=schema
+    )
+    stated = pieces(data=known, noise={"x1": 0.7})
+    assert merge([private, ("augment", stated)]).claims == ("a plan",)

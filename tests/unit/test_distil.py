@@ -266,6 +266,55 @@ def test_a_guarantee_is_kept_on_public_rows_and_void_on_private_ones() -> None:
     assert distilled().claims == ()
 
 
+def test_reference_rows_that_are_rows_of_train_are_not_public() -> None:
+    bound = replace(teacher()[0], claims=(Stated(3.0),))
+    same = cm.Dataset(
+        train=(X[:200], Y[:200]), holdout=(X[200:], Y[200:]), reference=(X[150:250], Y[150:250])
+    )
+    with pytest.raises(GuaranteeVoid, match="50 reference rows stand in train"):
+        cm.harden(bound, same, using=["distil"])
+    # other labels and other owners make them no more public
+    own = np.arange(len(X))
+    renamed = cm.Dataset(
+        train=(X[:200], Y[:200], own[:200]),
+        holdout=(X[200:], Y[200:], own[200:]),
+        reference=(X[:200], 1 - Y[:200], own[:200] + 1000),
+    )
+    with pytest.raises(GuaranteeVoid, match="200 reference rows stand in train"):
+        cm.harden(bound, renamed, using=["distil"])
+    # few values: rows repeat by chance, on both sides alike
+    coarse = (X[:, :1] > X[:, :1].mean()).astype(float)
+    fitted = cm.wrap(DecisionTreeClassifier(max_depth=2).fit(coarse[:200], Y[:200]))
+    often = cm.Dataset(
+        *((coarse[part], Y[part]) for part in (slice(200), slice(200, 250))),
+        reference=(coarse[250:], Y[250:]),
+    )
+    assert cm.harden(replace(fitted, claims=(Stated(3.0),)), often, using=["distil"]).target.claims
+
+
+def test_categories_read_off_the_data_are_not_shown_beside_a_guarantee() -> None:
+    frame = pd.DataFrame({"town": np.array(["u", "v"])[Y], "age": X[:, 0]})
+    model = make_pipeline(
+        make_column_transformer((OneHotEncoder(), ["town"]), remainder="passthrough"), LogisticRegression()
+    ).fit(frame, Y)
+    bound = replace(cm.wrap(model), claims=(Stated(3.0),))
+    parts = {"train": (frame[:200], Y[:200]), "holdout": (frame[200:250], Y[200:250])}
+    data = cm.Dataset(**parts, reference=(frame[250:], Y[250:]))
+    with pytest.raises(GuaranteeVoid, match="categories of 'town' were read off the data"):
+        cm.harden(bound, data, using=["distil"])
+
+
+def test_reference_rows_of_people_in_train_are_told() -> None:
+    people = np.arange(len(X)) // 2
+    data = cm.Dataset(
+        train=(X[:200], Y[:200], people[:200]),
+        holdout=(X[200:250], Y[200:250], people[200:250]),
+        reference=(X[250:], Y[250:], np.r_[people[:10], people[260:]]),
+    )
+    made = cm.harden(teacher()[0], data, using=["distil"])
+    assert any("5 people who are in train as well" in getattr(piece, "text", "") for piece in made.evidence)
+
+
 def test_categories_numbered_otherwise_in_other_data_are_read_as_before() -> None:
     town = np.array(["u", "v", "w"])[np.arange(120) % 3]
     frame = pd.DataFrame({"town": town, "age": X[:120, 0]})

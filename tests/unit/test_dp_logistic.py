@@ -24,13 +24,15 @@ from sklearn.preprocessing import MinMaxScaler
 from sklearn.tree import DecisionTreeClassifier
 
 import casemate as cm
-from casemate.core import harness
+from casemate.core import harness, schemafile
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.methods import find
 from casemate.core.run import Run
+from casemate.core.schema import Schema
 from casemate.core.types import LABELS, REFIT, SCORES
 from casemate.privacy import logistic
 from casemate.privacy.logistic import NoisyLogistic, PublicColumn, clipped, descend, noisy_count, noisy_sum
+from casemate.privacy.methods.dp_logistic import _public_columns
 from casemate.privacy.methods.lira import lira
 from casemate.privacy.plan import Plan
 from casemate.training import secure
@@ -337,15 +339,69 @@ def test_refusals(params: dict[str, Any], error: type[Exception], told: str) -> 
         private(**params)
 
 
+STATED = {
+    "age": {"low": 0, "high": 110},
+    "sex": {"categories": ("f", "m", "x")},
+    "pain": {"low": 0, "high": 10},
+}
+
+
+def stated(changes: dict[str, Any]) -> cm.Dataset:
+    schema = DATA.schema.with_columns(changes)
+    return cm.Dataset(train=TRAIN, holdout=HOLD, schema=schema)
+
+
 def test_a_schema_may_be_vouched_for() -> None:
-    age = DATA.schema.columns[0]
-    known = PublicColumn(name="age", low=age.low, high=age.high)
-    made = private(bounds="schema")
-    assert made.target.model.columns[0] == known
+    made = private(stated(STATED), bounds="schema")
+    assert made.target.model.columns[0] == PublicColumn(name="age", low=0, high=110)
     # a promise that rests on somebody's word says so
     assert any("your word" in getattr(piece, "text", "") for piece in made.evidence)
     assert not any("your word" in getattr(piece, "text", "") for piece in private().evidence)
     assert private(bounds=None, epsilon=math.inf).target.claims == ()
+
+
+@pytest.mark.parametrize("left", ["age", "sex", "pain"])
+def test_a_schema_read_off_the_rows_is_no_public_knowledge(left: str) -> None:
+    with pytest.raises(GuaranteeVoid, match="'age', 'sex', 'pain' off the data"):
+        private(bounds="schema")
+    most = stated({name: said for name, said in STATED.items() if name != left})
+    with pytest.raises(GuaranteeVoid, match=f"categories of '{left}' off the data"):
+        private(most, bounds="schema")
+    assert private(most, bounds="schema", epsilon=math.inf).target.claims == ()  # nothing is promised
+
+
+@pytest.mark.parametrize("bounds", ["schema", None])
+def test_the_categories_0_and_1_are_not_true_and_false(bounds: Any) -> None:
+    def columns(values: Any) -> Any:
+        return _public_columns(Schema.infer(pd.DataFrame({"a": values})), bounds, private=True)
+
+    for seen in ([0, 1, 0], [0.0, 1.0, 0.0]):  # equal to (False, True), but read off the rows
+        with pytest.raises(GuaranteeVoid, match="categories of 'a'"):
+            columns(pd.Categorical(seen))
+    for told in ([True, False], [True, True], pd.array([False, None], dtype="boolean")):
+        assert columns(told)[0].categories == (False, True)  # whichever occurs
+
+
+@pytest.mark.parametrize("given", ["fm", 3])
+def test_categories_that_are_no_list_are_refused(given: Any) -> None:
+    with pytest.raises(InvalidData, match="categories of 'sex' must be a list"):
+        private(bounds={**BOUNDS, "sex": given})
+
+
+def test_a_schema_file_as_it_was_written_is_no_public_knowledge(tmp_path: Any) -> None:
+    paths = [tmp_path / name for name in ("train.csv", "hold.csv", "schema.toml")]
+    for path, (x, y, who) in zip(paths, (TRAIN, HOLD), strict=False):
+        x.assign(y=y, who=who).to_csv(path, index=False)
+
+    def read(text: str) -> cm.Dataset:
+        paths[2].write_text(text, encoding="utf-8")
+        return cm.Dataset.from_files(*paths[:2], label="y", person="who", schema=paths[2])
+
+    written = schemafile.inferred([TRAIN[0], HOLD[0]])
+    with pytest.raises(GuaranteeVoid, match="remove observed = true"):
+        private(read(written), bounds="schema")
+    checked = "\n".join(line for line in written.splitlines() if not line.startswith("observed"))
+    assert private(read(checked), bounds="schema").target.claims
 
 
 def test_other_frameworks_and_plans_are_refused_in_words() -> None:
@@ -401,7 +457,8 @@ def test_with_a_defence_of_the_loop_on_a_network_it_is_refused_in_words() -> Non
     torch = pytest.importorskip("torch")
     target = cm.wrap(torch.nn.Linear(3, 2), recipe=cm.Recipe(factory=lambda: torch.nn.Linear(3, 2), epochs=1))
     X = np.random.default_rng(0).random((40, 3))
-    data = cm.Dataset(train=(X[:20], np.arange(20) % 2), holdout=(X[20:], np.arange(20) % 2))
+    schema = Schema.infer(X).with_columns({"x0": {"low": 0, "high": 1}})
+    data = cm.Dataset(train=(X[:20], np.arange(20) % 2), holdout=(X[20:], np.arange(20) % 2), schema=schema)
     both = [cm.method("dp_logistic", epsilon=1, bounds=(0, 1)), cm.method("augment", noise={"x0": 0.1})]
     with pytest.raises(InvalidData, match="which no training loop takes"):
         cm.harden(target, data, using=both)

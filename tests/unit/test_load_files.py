@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
 import pickle
 import sys
 import types
@@ -166,8 +167,11 @@ def test_what_is_no_model_says_what_is_read(tmp_path: Path) -> None:
     for name in ("no_such.pkl", "sub/none", "nothing"):
         with pytest.raises(InvalidData, match="does not exist"):
             cm.load(name)
-    with pytest.raises(InvalidData, match="regular file"):
+    with pytest.raises(InvalidData, match=r"a folder without change\.json"):
         cm.load(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidData, match="regular file"):
+        cm.load(tmp_path / "pipe")
     (tmp_path / "d.pkl").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(InvalidData, match="cannot wrap dict"):
         cm.load(tmp_path / "d.pkl")

@@ -14,6 +14,7 @@ from scipy.stats import binom
 from casemate.core import stats
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
+from casemate.core.groups import Slice
 from casemate.core.run import Run, require
 from casemate.core.stats import Interval
 from casemate.core.types import Curve, Measurement, Note, PerRecord, Table
@@ -55,6 +56,11 @@ def texts(row: Measurement) -> str:
     return " ".join(detail.text for detail in row.details if isinstance(detail, Note))
 
 
+def group_table(row: Measurement) -> Table:
+    (found,) = [d for d in row.details if isinstance(d, Table) and d.name == f"{row.quantity} by group"]
+    return found
+
+
 def with_shadows(pool: Pool, lift: float, n_shadows: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     """Gaussian scores of shadows as targets, members ``lift`` higher."""
     rng = np.random.default_rng(seed)
@@ -69,7 +75,8 @@ def with_shadows(pool: Pool, lift: float, n_shadows: int = 8, seed: int = 0) -> 
 def test_every_quantity_of_the_card_is_reported_once() -> None:
     pool = pool_of(50, rows_each=3)
     rows = rows_of(new_run(), pool, np.random.default_rng(0).normal(size=300))
-    assert set(rows) == set(auditing.QUANTITIES) == set(lira.card.quantities)
+    assert set(rows) == set(auditing.QUANTITIES)
+    assert set(lira.card.quantities) == set(auditing.QUANTITIES) | set(auditing.RECIPE)
     pool = pool_of(50)
     rows = rows_of(new_run(), pool, np.random.default_rng(0).normal(size=100))
     assert set(rows) == {name for name in auditing.QUANTITIES if not name.startswith("person_")}
@@ -114,15 +121,18 @@ def test_rates_below_ten_over_n_are_not_resolvable() -> None:
     rows = rows_of(new_run(), pool_of(999), np.arange(1998.0))
     row = rows["tpr_at_1pct_fpr"]
     assert (row.status, row.value) == ("not_measured", None)
-    assert row.reason == "not resolvable: 1 % false alarms need >= 1,000 non-member records, has 999"
+    assert row.reason == "not resolvable: 1 % false alarms need >= 1,000 non-member distinct records, has 999"
     assert rows["fpr_at_1pct"].status == "not_measured"
     rows = rows_of(new_run(), pool_of(1000), np.arange(2000.0))
     assert rows["tpr_at_1pct_fpr"].status == "measured"
     assert "needs >= 10,000" not in str(rows["tpr_at_0.1pct_fpr"])
-    assert "10,000 non-member records, has 1,000" in rows["tpr_at_0.1pct_fpr"].reason
-    people = rows_of(new_run(), pool_of(400, rows_each=3), np.arange(2400.0))
-    assert people["tpr_at_1pct_fpr"].status == "measured"
-    assert "non-member people, has 400" in people["person_tpr_at_1pct_fpr"].reason
+    assert "10,000 non-member distinct records, has 1,000" in rows["tpr_at_0.1pct_fpr"].reason
+    # however many rows they have: three people make no threshold (nor two halves of people)
+    for n_people, each in ((400, 3), (3, 400)):
+        people = rows_of(new_run(), pool_of(n_people, rows_each=each), np.arange(2400.0))
+        for name in ("tpr_at_1pct_fpr", "fpr_at_1pct", "person_tpr_at_1pct_fpr"):
+            assert f"1,000 non-member people, has {n_people}" in people[name].reason, name
+        assert people["auc"].status == "measured"
 
 
 def test_constant_scores_detect_nothing_and_give_no_nan() -> None:
@@ -194,10 +204,6 @@ def test_details_have_their_typed_forms_and_the_ids_of_the_records() -> None:
     curve = next(d for d in details if isinstance(d, Curve))
     assert curve.name == "roc"
     assert len(curve.x) == len(curve.y) == len(curve.low) == len(curve.high)
-    spread = next(d for d in details if isinstance(d, Table))
-    assert [row[0] for row in spread.rows] == ["auc", "tpr_at_1pct_fpr", "tpr_at_0.1pct_fpr"]
-    assert spread.rows[0][1] == pytest.approx(0.760, abs=0.02)  # Phi(1 / sqrt 2)
-    assert spread.rows[0][3] == 8
     found = {d.name: d for d in details if isinstance(d, PerRecord)}
     assert found["members"].ids == tuple(range(1000))
     assert found["nonmembers"].ids == tuple(range(1000, 2000))
@@ -247,6 +253,18 @@ def test_blind_baseline_keeps_people_in_one_half() -> None:
     assert found is not None
     assert found[1].low < 0.5
     assert found[0].value < 0.8  # 60 people are tested: the sd is .075
+
+
+def test_blind_baseline_takes_a_column_without_a_value() -> None:
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(200, 3)), draw.integers(2, size=200)
+    x[:, 1] = np.nan
+    bare = np.delete(x, 1, axis=1)
+    found = [
+        blind_baseline(gather(Dataset((part[:100], y[:100]), (part[100:], y[100:]))), new_run())
+        for part in (x, bare)
+    ]
+    assert found[0] == found[1] is not None
 
 
 def test_blind_baseline_sees_that_the_parts_differ_in_rows_a_person() -> None:
@@ -301,6 +319,76 @@ def test_a_tenth_of_a_percent_is_resolved_from_10_000_non_members() -> None:
     assert found.status == "measured"
     assert found.low < truth < found.high  # type: ignore[operator]
     assert row["fpr_at_0.1pct"].low <= 0.001 <= row["fpr_at_0.1pct"].high  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_a_leak_planted_in_one_group_is_found_there_and_not_in_false_alarms(trained: bool) -> None:
+    """Limits at 1 - 1e-6: one person in ten of 2,000 is of the group that is remembered."""
+    pool = pool_of(2000)
+    draw = np.random.default_rng(5)
+    group = (draw.random(4000) < 0.1).astype(int)
+    score = draw.normal(size=4000) + 4.0 * (pool.member & (group == 1))
+    shadows = with_shadows(pool, 0.0) if trained else {}
+    part = Slice(("town = north", "town = south"), group)
+    strict = new_run(level=1 - 1e-6)
+    rows = auditing.report(strict, scores_of(pool, score, **shadows), pool, attacker="A test.", parts=[part])
+    found = {row.quantity: row for row in rows}
+    tpr, fpr = ({r[0]: r for r in group_table(found[q]).rows} for q in ("tpr_at_1pct_fpr", "fpr_at_1pct"))
+    assert [tpr[name][1] for name in part.labels] == [((group == c) & pool.member).sum() for c in (0, 1)]
+    assert [fpr[name][1] for name in part.labels] == [((group == c) & ~pool.member).sum() for c in (0, 1)]
+    assert tpr["town = north"][3] <= 0.01 <= tpr["town = north"][4]
+    assert tpr["town = south"][3] > 0.5  # Phi(4 - 2.33) = .95
+    assert all(row[3] <= 0.01 <= row[4] for row in fpr.values())
+    told = texts(found["tpr_at_1pct_fpr"])
+    assert "furthest from all others, for its size, is town = south" in told
+    assert "not shown" not in told.split("by group")[1]
+    assert not [d for d in found["auc"].details if isinstance(d, Table)]
+
+
+def test_people_are_sliced_once_each() -> None:
+    pool = pool_of(1000, rows_each=3)
+    part = Slice(("even", "odd"), pool.unit % 2)
+    rows = auditing.report(
+        new_run(),
+        scores_of(pool, np.random.default_rng(0).normal(size=6000)),
+        pool,
+        attacker="-",
+        parts=[part],
+    )
+    found = {row.quantity: row for row in rows}
+    assert [row[:2] for row in group_table(found["person_tpr_at_1pct_fpr"]).rows] == [
+        ("even", 500),
+        ("odd", 500),
+    ]
+    assert not [d for d in found["tpr_at_1pct_fpr"].details if isinstance(d, Table)], "only at one level"
+    assert auditing.MOVED not in texts(found["person_tpr_at_1pct_fpr"])
+    moving = Slice(("early", "late"), np.tile([0, 1, 1], 2000))
+    rows = auditing.report(
+        new_run(), scores_of(pool, np.zeros(6000)), pool, attacker="-", parts=[part, moving]
+    )
+    moved = next(row for row in rows if row.quantity == "person_tpr_at_1pct_fpr")
+    assert group_table(moved).rows[2][:2] == ("early", 1000)
+    assert auditing.MOVED in texts(moved)
+
+
+def test_records_left_out_of_the_evaluation_are_in_no_group() -> None:
+    """The first rows of train stand in holdout too; the groups of the rest must not slip."""
+    draw = np.random.default_rng(0)
+    x, y = draw.normal(size=(2400, 3)), draw.integers(2, size=2400)
+    pool = gather(
+        Dataset((x[:1200], y[:1200]), (np.r_[x[:100], x[1200:]], np.r_[y[:100], y[1200:]])).with_ids(
+            np.arange(1200), np.arange(1300)
+        )
+    )
+    group = (draw.random(len(pool.member)) < 0.3).astype(int)
+    kept = pool.evaluated
+    score = draw.normal(size=kept.sum()) + 5.0 * (pool.member & (group == 1))[kept]
+    scores = auditing.Scores(score=score, member=pool.member[kept], unit=pool.unit[kept], ids=pool.ids[kept])  # type: ignore[index]
+    rows = auditing.report(new_run(), scores, pool, attacker="-", parts=[Slice(("a", "b"), group)])
+    table = group_table(next(row for row in rows if row.quantity == "tpr_at_1pct_fpr"))
+    assert [row[1] for row in table.rows] == [((group == c) & pool.member & kept).sum() for c in (0, 1)]
+    assert table.rows[0][2] < 0.05
+    assert table.rows[1][2] > 0.9
 
 
 def test_no_baseline_for_images_says_so() -> None:

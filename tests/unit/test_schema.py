@@ -239,3 +239,26 @@ def test_a_relation_that_the_original_breaks_binds_only_who_touches_it() -> None
     x, threat = np.tile([5.0, 3.0, 40.0], (4, 1)), Threat(norm="linf", radius=9, scale="raw")
     changed = np.array([[5.0, 3, 41], [4.5, 3, 40], [3, 3, 40], [5, 3, 40]])
     assert violations(x, changed, threat, schema)["relation"].tolist() == [False, True, False, False]
+
+
+def test_what_was_read_off_the_rows_says_so_until_it_is_stated() -> None:
+    schema = cm.Schema.infer(frame())
+
+    def observed(made: Schema) -> list[str]:
+        return [column.name for column in made.columns if column.observed]
+
+    # the dtype of booleans says what they can be; the categories of "ward" are those that occur
+    assert observed(schema) == ["age", "income", "sex", "visits", "ward"]
+    assert observed(cm.Schema.infer(np.array([[0.5], [1.0]]))) == ["x0"]
+    whole = cm.Schema.infer(pl.DataFrame({"b": [True, False], "c": [True, True], "d": [None, True]}))
+    assert observed(whole) == [] and {column.categories for column in whole.columns} == {(False, True)}
+    coded = cm.Schema.infer(pd.DataFrame({"z": pd.Categorical([0, 1])}))  # equal to false and true, but seen
+    assert observed(coded) == ["z"]
+    said = {"age": {"low": 0, "high": 110}, "income": {"low": 0}, "sex": {"categories": ("f", "m", "x")}}
+    stated = schema.with_columns({**said, "visits": {"unit": "a year"}, "ward": {"low": 0, "high": 9}})
+    assert observed(stated) == ["income", "visits", "ward"]
+    assert observed(stated.with_columns({"visits": {"low": 0.0, "high": 99.0}})) == ["income", "ward"]
+    # it is about where a value is from: the same values are the same column
+    age = schema.columns[0]
+    assert age == age.stated({"low": age.low, "high": age.high}) and "observed" not in repr(age)
+    assert not Column(name="age", kind="real", low=0, high=110).observed

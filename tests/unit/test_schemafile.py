@@ -280,3 +280,38 @@ def test_a_dataset_reads_its_schema_from_a_file(tmp_path: Path) -> None:
     assert whole.schema.names == data.schema.names
     with pytest.raises(InvalidData, match="no person column 'idd'"):
         schemafile.inferred([table], person="idd")
+
+
+@pytest.mark.parametrize("comments", [True, False])
+def test_a_file_nobody_edited_states_nothing(comments: bool) -> None:
+    seen = Schema.infer(frame())
+    made = back(seen, comments=comments)
+    assert [c.observed for c in made.columns] == [c.observed for c in seen.columns]
+    assert sum(c.observed for c in made.columns) == 7  # all but the booleans
+    assert not any(c.observed for c in back(Schema(columns=(Column(name="age", kind="real"),))).columns)
+
+
+@pytest.mark.parametrize(
+    ("column", "lines", "observed"),
+    [
+        ("age", "low = 0\nhigh = 110", False),
+        ("age", "low = 0\nhigh = 110\nobserved = false", False),
+        ("age", "low = 0\nhigh = 110\nobserved = true", True),  # the line was left in
+        ("age", "high = 110", True),
+        ("age", "observed = false", True),  # the word alone states no limit
+        ("age", "unit = 'years'", True),
+        ("sex", "categories = ['f', 'm', 'x']", False),
+        ("sex", "categories = ['f']", True),  # the data adds what it holds
+        ("sex", "unit = 'x'", True),
+    ],
+)
+def test_limits_are_stated_by_a_file_that_gives_all_of_them(column: str, lines: str, observed: bool) -> None:
+    merged = merge(Schema.infer(frame()), parse(f"[[column]]\nname = '{column}'\n{lines}"))
+    assert merged.columns[merged.names.index(column)].observed is observed
+
+
+def test_many_categories_stay_what_was_seen() -> None:
+    table = pd.DataFrame({"code": [f"d{i:04d}" for i in range(700)]})
+    assert back(Schema.infer(table)).columns[0].observed
+    with pytest.raises(InvalidData, match="observed must be true or false"):
+        parse("[[column]]\nname = 'a'\nobserved = 1")

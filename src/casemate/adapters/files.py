@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Model files become models: recognised by content, scanned, and only then read, all from the same bytes."""
+"""Model files become models: recognised by content, scanned, and only then read, all from the same bytes.
+
+``written`` is the other direction, in forms that are read here again.
+"""
 
 from __future__ import annotations
 
@@ -121,7 +124,13 @@ def load_file(path: str | Path, *, trust: Collection[str] = (), factory: str | N
             else "; or give package.module:function"
         )
         raise InvalidData(f"MODEL {str(path)!r} does not exist; give a model file{hint}")
-    raw = pickles.read_file(path)
+    return parsed(pickles.read_file(path), path, trust=trust, factory=factory)
+
+
+def parsed(
+    raw: bytes, path: str | Path, *, trust: Collection[str] = (), factory: str | None = None
+) -> Loaded:
+    """Read the bytes of a model file, as :func:`load_file` does."""
     looked = pickles.survey(raw, trust=trust, name=Path(path).name)
     scan = looked.scan
     pickles.refuse(scan)
@@ -142,15 +151,57 @@ def load_file(path: str | Path, *, trust: Collection[str] = (), factory: str | N
     return Loaded(model, source, notes)
 
 
+def written(model: Any, *, trust: Collection[str] = ()) -> tuple[str, bytes]:
+    """Return the ending and the bytes of a file that :func:`parsed` reads again.
+
+    Args:
+        model: a torch module (its weights alone are written), a Booster, or an estimator; what else is pickled by name.
+        trust: exact names of classes that may stand in the file beside the allow-list.
+
+    Raises:
+        InvalidData: a model that cannot be written, or that would not be read again.
+
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> ending, raw = written(GaussianNB())
+    >>> ending, parsed(raw, "model.joblib").model
+    ('joblib', GaussianNB())
+    """
+    kind = f"{type(model).__module__}.{type(model).__qualname__}"
+    if type(model).__name__ == "Booster" and kind.startswith(("xgboost.", "lightgbm.")):
+        if kind.startswith("xgboost."):
+            return "ubj", bytes(model.save_raw("ubj"))
+        return "txt", model.model_to_string().encode("utf-8")
+    if hasattr(model, "state_dict") and hasattr(model, "load_state_dict"):
+        return "safetensors", _weights(model)
+    from joblib import dump
+
+    sink = io.BytesIO()
+    try:
+        dump(model, sink)
+    except Exception as error:
+        raise InvalidData(
+            f"this {type(model).__name__} cannot be written to a file: {str(error).splitlines()[0][:200]}; define its "
+            "functions and classes in a module"
+        ) from error
+    found = pickles.scan(sink.getvalue(), trust=trust, name=f"the file of this {type(model).__name__}")
+    pickles.refuse(found)
+    return "joblib", sink.getvalue()
+
+
+def _weights(module: Any) -> bytes:
+    own = {}
+    for name, value in module.state_dict().items():
+        if not isinstance(value, needs("torch").Tensor):
+            raise InvalidData(f"the module's state {name!r} is no tensor; it cannot be written as weights")
+        own[name] = value.detach().to("cpu").contiguous().clone()  # no memory that two tensors share
+    raw: bytes = needs("safetensors.torch").save(own)
+    return raw
+
+
 def _data(form: str, raw: bytes, factory: str | None, name: str) -> Any:
     """Read a form that holds no objects, by the library that wrote it."""
     if form == "safetensors":
-        needs("torch")
-        try:
-            weights = needs("safetensors.torch").load(raw)
-        except Exception as error:
-            raise InvalidData(f"{name} is no sound safetensors file ({error})") from error
-        return _with_weights(weights, factory, name)
+        return _with_weights(weights_in(raw, name), factory, name)
     if form == "XGBoost UBJ" or (form == "JSON" and _is_booster(raw)):
         booster = needs("xgboost").Booster()
         try:
@@ -170,6 +221,16 @@ def _data(form: str, raw: bytes, factory: str | None, name: str) -> Any:
     raise InvalidData(
         f"{name} is {form or 'of a form'} that is not read as a model; read are {READ}; or give package.module:function"
     )
+
+
+def weights_in(raw: bytes, name: str) -> Mapping[str, Any]:
+    """Return the tensors of a safetensors file by name."""
+    needs("torch")
+    try:
+        found: Mapping[str, Any] = needs("safetensors.torch").load(raw)
+    except Exception as error:
+        raise InvalidData(f"{name} is no sound safetensors file ({error})") from error
+    return found
 
 
 def _is_booster(raw: bytes) -> bool:
@@ -212,9 +273,14 @@ def _with_weights(weights: Any, factory: str | None, name: str) -> Any:
         raise InvalidData(
             f"factory {factory!r} returned {type(module).__name__}; it must build a torch module"
         )
+    return filled(module, weights, name, f"the module of {factory!r}")
+
+
+def filled(module: Any, weights: Mapping[str, Any], name: str, what: str) -> Any:
+    """Give a module its weights, every name and shape of which must fit, and return it in eval mode."""
     try:
         module.load_state_dict(weights, strict=True)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:300]
-        raise InvalidData(f"{name} does not fit the module of {factory!r}: {first}") from error
+        raise InvalidData(f"{name} does not fit {what}: {first}") from error
     return module.eval()

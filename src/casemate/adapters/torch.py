@@ -80,7 +80,8 @@ class TorchTarget(Target):
             if isinstance(value, torch.Tensor):
                 flat = value.detach().to("cpu").contiguous().reshape(-1)
                 digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-                digest.update(flat.view(torch.uint8).numpy().tobytes())
+                if flat.numel():  # an empty tensor has no bytes to view
+                    digest.update(flat.view(torch.uint8).numpy().tobytes())
             else:
                 digest.update(f"{name} {value!r}".encode())
         return digest.hexdigest()

@@ -14,13 +14,25 @@ from typing import Any
 
 import typer
 
-from casemate.cli import auditing, looking
+from casemate.cli import auditing, demos, hardening, looking
 from casemate.cli.options import app
 from casemate.cli.reading import read_methods, read_threat
 from casemate.cli.terminal import Progress, ReaderGone, clean, fail, heard, one_line
 from casemate.core.errors import CasemateError
 
-__all__ = ["Progress", "app", "auditing", "clean", "looking", "main", "read_methods", "read_threat", "run"]
+__all__ = [
+    "Progress",
+    "app",
+    "auditing",
+    "clean",
+    "demos",
+    "hardening",
+    "looking",
+    "main",
+    "read_methods",
+    "read_threat",
+    "run",
+]
 INTERRUPTED, BROKEN_PIPE = 130, 141  # as a shell reports a process ended by SIGINT, SIGPIPE
 # typer carries its own copy of click since 0.2x: the classes are found through the one that both name publicly
 _ClickError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")

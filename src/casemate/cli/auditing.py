@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands that measure: audit, compare, demo. Nothing but typer is imported until one runs."""
+"""Commands that measure: audit, compare. Nothing but typer is imported until one runs."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from casemate.cli.options import (
     Missing,
     Model,
     Person,
+    Public,
     Quiet,
     SchemaFile,
     Seed,
@@ -74,6 +75,7 @@ def audit(
     show_records: Annotated[
         bool, typer.Option("--show-records", help="Show single records as examples in the results.")
     ] = False,
+    public: Public = False,
     format_: Format = "text",
     lang: Lang = "en",
     verbose: Verbose = False,
@@ -83,6 +85,8 @@ def audit(
     lang = options_of(lang, format_)
     if effort not in (None, *EFFORTS):
         raise InvalidData(f"--effort {effort!r} is unknown; use quick, standard or deep")
+    if public and show_records:
+        raise InvalidData("--public leaves all single records out; leave --show-records out too")
     for option, path, suffix in (("--out", out, ".json"), ("--html", html, ".html")):
         writable(option, path, suffix)
     specs, attacker = read_methods(methods), read_threat(threat)
@@ -96,6 +100,10 @@ def audit(
     for spec in specs or ():
         api.method(spec.name, **spec.params)  # a wrong name or parameter is said before minutes of work
     earlier = Report.load(like) if like is not None else None
+    if earlier is not None and earlier.edition == "public":
+        raise InvalidData(
+            f"--like {like} is a public edition: no records can be paired; use the internal report"
+        )
     for option, given, was in (("--effort", effort, "effort"), ("--seed", seed, "seed")):
         if earlier is not None and given not in (None, getattr(earlier, was)):
             raise InvalidData(f"--like repeats {was} {getattr(earlier, was)}; leave {option} {given} out")
@@ -109,13 +117,14 @@ def audit(
         options |= {"show_records": show_records, "progress": progress}
         report = api.audit(target, data, methods=specs, threat=attacker, **options)
     report = replace(report, command=("casemate", *ctx.obj))
-    written = [str(report.save(path)) for path in (out, html) if path is not None]
+    shown = report.public() if public else report
+    written = [str(shown.save(path)) for path in (out, html) if path is not None]
     if format_ == "json":
-        emit(report.to_json())
+        emit(shown.to_json())
     else:
         from casemate.report import plain
 
-        lines(with_paths(plain.text(report, lang), written))
+        lines(with_paths(plain.text(shown, lang), written))
     raise typer.Exit(judged(report, {spec.name for spec in specs or ()}))
 
 
@@ -130,6 +139,7 @@ def compare(
         Path | None, typer.Option(metavar="FILE", help="Thresholds that must hold (TOML).")
     ] = None,
     html: Html = None,
+    public: Public = False,
     format_: Format = "text",
     lang: Lang = "en",
 ) -> None:
@@ -140,10 +150,14 @@ def compare(
     from casemate.report import plain
     from casemate.report.model import Report
 
-    if not after and gates is None:
+    if not after and gates is None and not public:
         raise InvalidData("give a second report to compare with, or --gates to judge the one")
     reports = [Report.load(path) for path in (before, *(after or ()))]
     comparison = api.compare(*reports, gates=gates)
+    if public:
+        from casemate.report.public import of_comparison
+
+        comparison = of_comparison(comparison)
     if html is not None:
         comparison.save(html)
     if format_ == "json":
@@ -151,38 +165,3 @@ def compare(
     else:
         lines(with_paths(plain.text_comparison(comparison, lang), [] if html is None else [str(html)]))
     raise typer.Exit(comparison.exit_code)
-
-
-@app.command()
-def demo(
-    ctx: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="[hospital|bank]", help="Which data.")] = "hospital",
-    small: Annotated[
-        bool, typer.Option("--small", help="Breast cancer data instead: takes seconds.")
-    ] = False,
-    seed: Seed = None,
-    jobs: Jobs = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder of the results; default: casemate-demo-NAME.")
-    ] = None,
-    lang: Lang = "en",
-    verbose: Verbose = False,
-    quiet: Quiet = False,
-) -> None:
-    """Train a forest on real records that ship in Python packages, and audit it (no hardening yet)."""
-    lang = options_of(lang, "text")
-    n_jobs = n_jobs_of(jobs)
-    from dataclasses import replace
-
-    from casemate import demo as demos
-    from casemate.report import plain
-
-    case = demos.case(name, small_data=small, seed=seed or 0)
-    folder = demos.folder_for(case.name, out)
-    with working(verbose, quiet) as progress, parallel(n_jobs):
-        report = demos.run(case, seed=seed or 0, progress=progress)
-    report = replace(report, command=("casemate", *ctx.obj))
-    written = [str(report.save(folder / name)) for name in ("report.json", "report.html")]
-    *body, last = plain.text(report, lang, lines=plain.LINES - 3).splitlines()
-    lines(case.title, case.about, *body, demos.in_plain_words(report, lang), with_paths(last, written))
-    raise typer.Exit(judged(report, set()))

@@ -24,11 +24,15 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model file, or package.module:function returning a model.")
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A model file, a folder of harden, or package.module:function returning a model.",
+    ),
 ]
 Factory = Annotated[
     str | None,
-    typer.Option(metavar="P.M:F", help="Builds the module whose weights MODEL holds (torch, safetensors)."),
+    typer.Option(metavar="P.M:F", help="Builds the module whose weights MODEL holds (torch)."),
 ]
 Trust = Annotated[
     list[str] | None,
@@ -70,6 +74,13 @@ Jobs = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(metavar="D", help="Where a torch model runs, e.g. cuda.")]
 Html = Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the page for readers.")]
+Public = Annotated[
+    bool,
+    typer.Option(
+        "--public",
+        help="Give out the public edition only: aggregates, no names; not for --like or to compare.",
+    ),
+]
 Seed = Annotated[int | None, typer.Option(metavar="N", min=0, help="Seed of every draw; default: 0.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log, warnings and tracebacks on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from casemate.core.types import Threat
 
 
-def read_methods(texts: Sequence[str] | None) -> list[Spec] | None:
+def read_methods(texts: Sequence[str] | None, *, option: str = "--methods") -> list[Spec] | None:
     """Read ``lira:n_shadows=32,pgd:steps=40,restarts=2``.
 
     Commas separate. A piece that has ``=`` before any ``:`` is a further parameter of the method before it; any
@@ -36,15 +36,15 @@ def read_methods(texts: Sequence[str] | None) -> list[Spec] | None:
         if mark is None or mark.group() == ":":
             current, _, piece = piece.partition(":")
             if not current:
-                raise InvalidData(f"--methods {','.join(texts)!r}: a method has no name")
+                raise InvalidData(f"{option} {','.join(texts)!r}: a method has no name")
             if current in found:
-                raise InvalidData(f"--methods names {current!r} twice")
+                raise InvalidData(f"{option} names {current!r} twice")
             found[current] = {}
             if mark is None:
                 continue
         key, sign, value = piece.partition("=")
         if not current or not key.strip() or not sign or not value.strip():
-            raise InvalidData(f"--methods: cannot read {piece!r}; write name:key=value,key=value")
+            raise InvalidData(f"{option}: cannot read {piece!r}; write name:key=value,key=value")
         found[current][key.strip()] = _value(value.strip())
     return [Spec(name, params) for name, params in found.items()]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from casemate.core import rng, stats
+from casemate.core import groups, rng, stats
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData, InvalidThreat
 from casemate.core.evidence import against_radius, doubts, examples, in_words, typical
@@ -113,6 +113,10 @@ def measure(
             details.append(examples(x[best], kept[best], called, far[best], data.schema))
     if few.holdout.ids is not None:
         details.append(PerRecord.of("held", few.holdout.ids, held, person))
+    parts = groups.slices(data, x)
+    details += groups.details(
+        "robust_accuracy", parts, held, method=card.name, worse="lower", person=person, level=run.level
+    )
     robust = stats.proportion(held, clusters=person, level=run.level)
     share = float(invalid.mean())
     rules = tuple((rule, int(mask.sum())) for rule, mask in broken.items() if mask.any())

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from casemate.core import evasion, stats
+from casemate.core import evasion, groups, stats
 from casemate.core.data import Dataset, Split
 from casemate.core.errors import InvalidData, InvalidThreat
 from casemate.core.limited import limit
@@ -23,6 +23,7 @@ from casemate.core.types import (
     REFIT,
     SCORES,
     Change,
+    Detail,
     Explanation,
     Measurement,
     Note,
@@ -305,10 +306,17 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
             )
     x, y, person = data.holdout.x, data.holdout.y, data.holdout.person
     predicted = target.labels(x)
+    parts = groups.slices(data, x)
 
     def row(quantity: str, interval: stats.Interval, *, of: np.ndarray | None = None) -> Measurement:
-        kept = of is not None and data.holdout.ids is not None
-        details = [PerRecord.of(quantity, data.holdout.ids, of, person)] if kept else []  # type: ignore[arg-type]
+        details: list[Detail] = []
+        if of is not None:
+            worse = UTILITY.quantities[quantity].worse
+            details += groups.details(
+                quantity, parts, of, method=UTILITY.name, worse=worse, person=person, level=run.level
+            )
+            if data.holdout.ids is not None:
+                details.append(PerRecord.of(quantity, data.holdout.ids, of, person))
         return run.measured(quantity, interval, details)
 
     def timed(rows: list[Measurement]) -> list[Measurement]:

@@ -24,6 +24,8 @@ class Column:
 
     ``low``/``high`` bound numeric values, ``spread`` is the standard deviation on the training rows (the unit of
     ``Threat(scale="spread")``), ``missing`` is the marker the user's frame had for a hole (None: there was none).
+    ``observed`` says that its ends or categories were read off rows: they are some people's values, and no guarantee
+    may rest on them. Stating both ends, or the categories, clears it (:meth:`Schema.with_columns`).
 
     >>> Column(name="age", kind="integer", low=0, high=110, spread=18.0, unit="years", immutable=True).kind
     'integer'
@@ -39,6 +41,20 @@ class Column:
     immutable: bool = False
     monotone: Literal["increasing", "decreasing"] | None = None
     missing: Literal["none", "nan"] | None = None
+    # where the values come from, not what they are: two columns that differ in it alone are equal
+    observed: bool = field(default=False, compare=False, repr=False)
+
+    def stated(self, said: Mapping[str, Any]) -> Column:
+        """Return a copy with the fields in ``said``; one whose limits are all said is no longer ``observed``.
+
+        >>> seen = Column(name="age", kind="integer", low=19, high=93, observed=True)
+        >>> seen.stated({"high": 110}).observed, seen.stated({"low": 0, "high": 110}).observed
+        (True, False)
+        """
+        kind = said.get("kind", self.kind)
+        whole = {"categories"} if kind == "category" else {"low", "high"}
+        observed = self.observed and not whole <= said.keys()
+        return replace(self, **{"observed": observed, **said})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +114,7 @@ class Schema:
         return [column.name for column in self.columns]
 
     def with_columns(self, changes: Mapping[str, Mapping[str, Any]]) -> Schema:
-        """Return a copy with fields of some columns changed.
+        """Return a copy with fields of some columns changed; see :meth:`Column.stated`.
 
         >>> s = Schema.infer(np.array([[1.0], [2.0]]))
         >>> s.with_columns({"x0": {"immutable": True}}).columns[0].immutable
@@ -106,13 +122,15 @@ class Schema:
         """
         if unknown := sorted(set(changes) - set(self.names)):
             raise InvalidData(f"no such columns: {unknown}; columns are {self.names[:20]}")
-        return replace(self, columns=tuple(replace(c, **changes.get(c.name, {})) for c in self.columns))
+        return replace(self, columns=tuple(c.stated(changes.get(c.name, {})) for c in self.columns))
 
     @staticmethod
     def infer(
         train: Any, *others: Any, immutable: Sequence[str] = (), sensitive: Sequence[str] = ()
     ) -> Schema:
         """Infer kinds, bounds and spread. Spread comes from ``train``; bounds and categories from all rows given.
+
+        Columns whose bounds or categories were read off the rows are marked ``observed``.
 
         Args:
             train: a frame (pandas, polars, Arrow), an array (n, d) or (n, c, h, w), or a list of texts.
@@ -415,8 +433,10 @@ def _infer_column(name: str, parts: list[Any]) -> Column:
         marker: Literal["none", "nan"] | None = None
         if holes:
             marker = "none" if holes[0] is None else "nan"
-        order = sorted(seen, key=lambda cell: (type(cell).__name__, cell))
-        return Column(name=name, kind="category", categories=tuple(order), missing=marker)
+        # true and false are what there is, whichever of them occurs: as bool's dtype below
+        told = bool(seen) and all(isinstance(cell, (bool, np.bool_)) for cell in seen)
+        order = (False, True) if told else tuple(sorted(seen, key=lambda cell: (type(cell).__name__, cell)))
+        return Column(name=name, kind="category", categories=order, missing=marker, observed=not told)
     if parts[0].dtype.kind == "b":
         return Column(name=name, kind="category", categories=(False, True))
     values = np.concatenate([np.asarray(part, np.float64) for part in parts])
@@ -437,6 +457,7 @@ def _infer_column(name: str, parts: list[Any]) -> Column:
         high=float(known.max()) if len(known) else np.inf,
         spread=_spread(train),
         missing="nan" if holed else None,
+        observed=True,
     )
 
 

@@ -44,6 +44,8 @@ _HEAD = """\
 # low, high   the values that are possible (inf: no bound), not only those that were seen
 # spread      one unit of distance for attacks; the standard deviation of the training rows
 # categories  the names that are possible; those in the data always are
+# observed    true: low and high, or the categories, were read off your data, and no guarantee of privacy may rest
+#             on them. Put what is possible in their place, from what the column means, and remove the line
 # unit        for people: "years", "EUR"
 # immutable   true: nobody can change it
 # monotone    "increasing" or "decreasing": it can only rise, or only fall
@@ -96,6 +98,7 @@ def to_text(schema: Schema, *, comments: bool = True, rows: np.ndarray | None = 
     unit = ""
     immutable = false
     monotone = "none"
+    observed = true
     <BLANKLINE>
     """
     if schema.input != "table":
@@ -166,7 +169,11 @@ def _column_lines(column: Column, comments: bool) -> list[str]:
         if column.kind != "category" or value != getattr(whole, name):
             lines.append(f"{name} = {_value(value)}")
     lines += [f"unit = {_value(column.unit)}", f"immutable = {_value(column.immutable)}"]
-    return [*lines, f"monotone = {_value(column.monotone or 'none')}"]
+    lines.append(f"monotone = {_value(column.monotone or 'none')}")
+    if column.observed:
+        told = "  # read off your data: put what is possible, then remove this line" if comments else ""
+        lines.append(f"observed = true{told}")
+    return lines
 
 
 def _relation_lines(relation: Relation) -> list[str]:
@@ -338,7 +345,7 @@ def _column(place: str, file: str, item: Any) -> tuple[str, dict[str, Any]]:
     table = _Table(
         place,
         item,
-        ("name", "kind", "categories", "low", "high", "spread", "unit", "immutable", "monotone"),
+        ("name", "kind", "categories", "low", "high", "spread", "unit", "immutable", "monotone", "observed"),
     )
     name = table.get("name", _is_text, "text")
     if name is None:
@@ -355,6 +362,7 @@ def _column(place: str, file: str, item: Any) -> tuple[str, dict[str, Any]]:
         "unit": table.get("unit", _is_text, "text"),
         "immutable": table.get("immutable", lambda v: isinstance(v, bool), "true or false"),
         "monotone": table.get("monotone", _ONE_WAY.__contains__, "'none', 'increasing' or 'decreasing'"),
+        "observed": table.get("observed", lambda v: isinstance(v, bool), "true or false"),
     }
     out = {key: value for key, value in out.items() if value is not None}
     for key in ("low", "high", "spread"):
@@ -471,14 +479,15 @@ def _checked(place: str, column: Column, said: Mapping[str, Any]) -> Mapping[str
                 raise InvalidData(f"{place}: a category has no {key}; remove that line")
     elif "categories" in said:
         raise InvalidData(f"{place}: only a category has categories; this column holds numbers")
-    said = dict(said)
+    # only what is stated makes a column no longer observed, not the word alone
+    said = {key: value for key, value in said.items() if key != "observed" or value}
     if "categories" in said:
         listed = tuple(said["categories"])
         # what the data holds exists, listed or not: a file made of the training rows may lack a rare one
-        said["categories"] = (
-            *listed,
-            *(cell for cell in column.categories if plain_cell(cell) not in listed),
-        )
+        more = tuple(cell for cell in column.categories if plain_cell(cell) not in listed)
+        said["categories"] = (*listed, *more)
+        if more:  # then the data has its say in them
+            said["observed"] = True
     low, high = said.get("low", column.low), said.get("high", column.high)
     if low > high:
         raise InvalidData(f"{place}: low {low:g} is above high {high:g} (one of them comes from the data)")

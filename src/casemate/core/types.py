@@ -378,6 +378,8 @@ class Explanation:
 class Change:
     """What a defence did: the new target, in words and as evidence, with utility before and after.
 
+    ``original`` is the target as it was before, ``seed`` that of the draws; ``harden`` fills both in.
+
     >>> Change(target=None, method="rounding", params={"digits": 1}, summary="scores rounded").method
     'rounding'
     """
@@ -389,6 +391,8 @@ class Change:
     evidence: tuple[Detail, ...] = ()
     before: tuple[Measurement, ...] = ()
     after: tuple[Measurement, ...] = ()
+    original: Any = field(default=None, repr=False)
+    seed: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

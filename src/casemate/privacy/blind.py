@@ -45,6 +45,8 @@ def blind_baseline(pool: Pool, run: Run) -> tuple[Interval, Interval] | None:
     features = np.column_stack([pool.x[rows], pool.y[rows]])
     if pool.people:
         features = np.column_stack([features, np.bincount(pool.unit)[pool.unit[rows]]])
+    # scikit-learn cannot bin a column without a value, and there is nothing to learn from it
+    features = features[:, ~np.isnan(features[learnt]).all(axis=0)]
     member, units = pool.member[rows], pool.unit[rows]
     model = HistGradientBoostingClassifier(
         max_iter=30, max_leaf_nodes=15, early_stopping=False, random_state=int(rng.integers(2**31))

@@ -4,7 +4,7 @@
 A stated epsilon of a trained model comes from a :class:`Plan` and from nowhere else. Nobody writes it down: it is
 computed from what the plan says was done, and the training does what the plan says because it reads its clipping,
 noise, rate and number of steps there. A plan holds nothing about the data, not even how many people there were,
-except that a default delta tells the power of ten of that number.
+except that a default delta tells the power of ten of that number, and the rate of ``dp_sgd`` its power of two.
 
 **What it promises.** Whoever sees the weights, and all steps on the way to them, cannot tell well whether one unit (a
 record, or a person with all their rows) was among the training data: ``epsilon`` at ``delta``, and ``max_tpr`` for an
@@ -17,13 +17,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
+import numpy as np
+
 from casemate.core.errors import GuaranteeVoid, InvalidData
+from casemate.core.types import Detail, Note, Table
 from casemate.privacy import accounting
 from casemate.privacy.accounting import Event, Gaussian
 
 Unit = Literal["record", "person"]
+SHARES = (0.001, 0.01, 0.1)  # false alarms at which the bound is told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +98,18 @@ class Plan:
         True
         """
         return float(accounting.max_tpr(self.event, fpr))
+
+    def to_report(self) -> dict[str, Any]:
+        """Return what a report says of the plan: the promise in words, and for a curve ``max_tpr`` at some ``fpr``.
+
+        >>> plan = Plan(unit="record", clip=1.0, noise_multiplier=9.0, steps=4, delta=1e-5)
+        >>> plan.to_report()["ceiling"][-1]
+        [1.0, 1.0]
+        """
+        shares = [10.0 ** (step / 6 - 4) for step in range(25)]  # .01 % to 1, six a decade
+        ceiling = [[share, min(rounded_up(self.max_tpr(share)), 1.0)] for share in shares]
+        kept = {"unit": self.unit, "epsilon": rounded_up(self.epsilon), "delta": rounded_up(self.delta)}
+        return {**kept, "says": str(self), "ceiling": ceiling}
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan and what it costs as plain JSON values.
@@ -176,6 +193,63 @@ def for_risk(outline: Plan, *, max_tpr: float, at_fpr: float) -> Plan:
         lambda sigma: replace(outline, noise_multiplier=sigma).event, max_tpr=max_tpr, at_fpr=at_fpr
     )
     return replace(outline, noise_multiplier=noise)
+
+
+def asked(who: str, **wish: float | None) -> bool:
+    """Check how much privacy is asked for; return whether any is (``epsilon=inf`` asks for none).
+
+    Args:
+        who: the method that is asked.
+        wish: its parameters ``epsilon``, ``delta``, ``max_tpr`` and ``at_fpr``.
+
+    Raises:
+        InvalidData: not exactly one of epsilon, or max_tpr with at_fpr; something that is no number.
+
+    >>> asked("dp_sgd", epsilon=3, delta=None, max_tpr=None, at_fpr=None)
+    True
+    """
+    epsilon, max_tpr = wish["epsilon"], wish["max_tpr"]
+    if (epsilon is None) == (max_tpr is None) or (max_tpr is None) != (wish["at_fpr"] is None):
+        raise InvalidData(f"{who} needs one of epsilon=3 or max_tpr=0.02 with at_fpr=0.01")
+    for name, value in wish.items():
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
+            raise InvalidData(f"{who}: {name} must be a number; got {value!r}")
+    return epsilon != math.inf
+
+
+@lru_cache(maxsize=64)  # the search takes seconds where people are sampled
+def resolved(
+    outline: Plan, *, epsilon: float | None = None, max_tpr: float | None = None, at_fpr: float | None = None
+) -> Plan:
+    """Return ``outline`` with the least noise that keeps what :func:`asked` let through.
+
+    >>> outline = Plan(unit="record", clip=1.0, noise_multiplier=1.0, steps=8, delta=1e-5)
+    >>> resolved(outline, epsilon=1.0) == for_epsilon(outline, 1.0)
+    True
+    """
+    if epsilon is not None:
+        return for_epsilon(outline, epsilon)
+    if max_tpr is None or at_fpr is None:
+        raise InvalidData("a plan needs epsilon, or max_tpr with at_fpr")
+    return for_risk(outline, max_tpr=max_tpr, at_fpr=at_fpr)
+
+
+def unit_of(person: Any, n_rows: int) -> tuple[Unit, int]:
+    """Return what is protected, a record or a person, and how many of them there are.
+
+    >>> unit_of(None, 5), unit_of([1, 1, 2], 3)
+    (('record', 5), ('person', 2))
+    """
+    return ("record", n_rows) if person is None else ("person", len(np.unique(person)))
+
+
+def told(plan: Plan) -> tuple[Detail, ...]:
+    """Return what a plan promises as a table and a sentence, for the Change."""
+    rows = tuple((f"{share:g}", rounded_up(plan.max_tpr(share))) for share in SHARES)
+    return (
+        Table(name="most members anybody recognises", columns=("false alarms", "at most"), rows=rows),
+        Note(text=f"{plan}. An upper bound for any attacker, if the training did what the plan says."),
+    )
 
 
 def rounded_up(value: float) -> float:

@@ -150,6 +150,11 @@ def compare(before: Report, *after: Report, gates: Any = None) -> Comparison:
 
 
 def _check_same(before: Report, after: Report) -> None:
+    if "public" in (before.edition, after.edition):
+        raise InvalidData(
+            "a public edition cannot be compared: it holds no records to pair; compare the internal reports, and write "
+            "what comes of it with --public"
+        )
     keys = [_fingerprint((report.pairing or {}).get("key")) for report in (before, after)]
     if None not in keys:
         _demand("pairing key (fingerprint)", *keys)

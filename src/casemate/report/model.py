@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
@@ -50,6 +50,7 @@ class Report:
         pairing: ``{"key": hex}``, or None in an edition made to be handed out.
         environment: see :func:`environment`.
         command: the command line, or None when made from Python.
+        edition: "internal", or "public": the aggregates alone, made by :meth:`public`.
 
     >>> m = Measurement(
     ...     property="privacy",
@@ -82,6 +83,8 @@ class Report:
     0.6
     >>> Report.from_dict(report.to_dict()) == report
     True
+    >>> report.public().target["digest"]  # the edition to hand out
+    'withheld'
     """
 
     created: str
@@ -97,6 +100,7 @@ class Report:
     pairing: Mapping[str, Any] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] | None = None
+    edition: Literal["internal", "public"] = "internal"
     schema: str = SCHEMA
 
     def __post_init__(self) -> None:
@@ -107,6 +111,11 @@ class Report:
         object.__setattr__(self, "measurements", tuple(self.measurements))
         if self.command is not None:
             object.__setattr__(self, "command", tuple(str(word) for word in self.command))
+        records = any(isinstance(piece, PerRecord) for m in self.measurements for piece in m.details)
+        if self.edition == "public" and (self.pairing or self.command or records):
+            raise InvalidData(
+                "a public edition holds no pairing key, command line or single records; make it with report.public()"
+            )
 
     def __getitem__(self, key: str | tuple[str, str]) -> Any:
         """Return the measurements of a method, or the one measurement of (method, quantity)."""
@@ -161,8 +170,17 @@ class Report:
             [{k: v for k, v in row.items() if k not in ("details", "threat")} for row in rows]
         )
 
+    def public(self) -> Report:
+        """Return the edition that may be handed out: aggregates, rounded, without names; see ``report/public.py``.
+
+        It cannot be used with ``like=`` or be compared with another report. No epsilon covers it.
+        """
+        from casemate.report.public import of_report
+
+        return of_report(self)
+
     def save(self, path: str | Path) -> Path:
-        """Write report.json or report.html, whole or not at all; JSON is made readable by its owner only.
+        """Write report.json or report.html, whole or not at all; internal JSON is readable by its owner only.
 
         Raises:
             InvalidData: a suffix other than .json and .html, or a file that cannot be written.
@@ -171,7 +189,7 @@ class Report:
 
         if suffix_of(path) == ".html":
             return write_atomic(path, page(self))
-        return write_atomic(path, self.to_json(), private=True)
+        return write_atomic(path, self.to_json(), private=self.edition == "internal")
 
     @classmethod
     def from_dict(cls, raw: Any) -> Self:

@@ -57,7 +57,7 @@ def text_comparison(comparison: Comparison, lang: str = "en", *, lines: int = LI
         head = [*_head(comparison.reports[0], lang)]
     else:
         count = f"{say['page.comparison']}{say['text.colon']}{len(comparison.reports)}"
-        head = [count, _options(comparison.reports[0], lang)]
+        head = [count, _options(comparison.reports[0], lang), *_edition(comparison.reports[0], lang)]
     bad = sorted(comparison.gates, key=lambda result: (1, 3, 0).index(result.exit_code))
     gates = [f"{say[f'gate.{g.result}']}{say['text.colon']}{g.gate.words[lang]} ({g.why[lang]})" for g in bad]
     shown = gates[:8] + ([say["page.more_rows"].format(n=len(gates) - 8)] if gates[8:] else [])
@@ -104,7 +104,12 @@ def _head(report: Report, lang: str) -> list[str]:
         f"{say['page.report']}{say['text.colon']}{model}",
         data_words(report)[lang],
         _options(report, lang),
+        *_edition(report, lang),
     ]
+
+
+def _edition(report: Report, lang: str) -> list[str]:
+    return [texts(lang)["text.public"]] if report.edition == "public" else []
 
 
 def data_words(report: Report) -> Both:

@@ -11,18 +11,21 @@ import base64
 import functools
 import hashlib
 import html
-import math
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from casemate.core.errors import InvalidData
 from casemate.core.types import PROPERTIES, Curve, Measurement, Note, Property, Table
-from casemate.report import verdict, words
+from casemate.report import figures, reproduce, standards, verdict, words
 from casemate.report.catalogue import LANGUAGES, Both, as_is, both, texts
+from casemate.report.charts import Chart
 from casemate.report.compare import Comparison, Row
 from casemate.report.model import Report
 from casemate.report.plain import data_words, gate_counts, text, text_comparison, verdict_line
+from casemate.report.sides import Sides
 
 if TYPE_CHECKING:
     import jinja2
@@ -30,8 +33,10 @@ if TYPE_CHECKING:
 __all__ = ["framed", "page", "page_comparison", "text", "text_comparison"]
 
 # What a page may hold of each kind, so that it stays below 0.4 MB whatever is in the report.
-_ROWS, _LONG, _CELL, _TEXT = 60, 25, 120, 600
-_CHART = {"width": 300.0, "height": 220.0, "left": 46.0, "bottom": 34.0, "pad": 8.0}
+_ROWS, _LONG, _CELL, _TEXT, _CALL = 60, 25, 120, 600, 40_000
+_WITHHELD = ("classes", "command", "model_digest", "source", "data_digest", "machine")  # of a public edition
+
+Charts = dict[Property, list[dict[str, Any]]]
 
 
 def page(report: Report, lang: str = "en") -> str:
@@ -42,7 +47,9 @@ def page(report: Report, lang: str = "en") -> str:
         subtitle=_model_words(report),
         summary=None,
         comparison=None,
-        reports=[_report(report, None, 0)],
+        public=report.edition == "public",
+        reports=[_report(report, None, 0, _drawn((report,), (both("page.value"),)))],
+        standards=standards.section(report, on=_day(report)),
         version=report.version,
     )
 
@@ -58,11 +65,13 @@ def page_comparison(comparison: Comparison, lang: str = "en") -> str:
         title=both("page.comparison" if several else "page.report"),
         subtitle=_model_words(comparison.reports[0]),
         summary=verdict_line(comparison),
+        public=any(report.edition == "public" for report in comparison.reports),
         comparison={
             "rows": [_compared(row, names[row.report]) for row in comparison.rows[:200]],
             "more": max(0, len(comparison.rows) - 200),
             "several": len(comparison.reports) > 2,
             "notes": comparison.notes[:_ROWS],
+            "figures": _drawn(comparison.reports, names) if several else {},
             "counts": gate_counts(comparison.gates),
             "gates": [
                 {"gate": g.gate.words, "result": both(f"gate.{g.result}"), "state": g.result, "why": g.why}
@@ -70,11 +79,22 @@ def page_comparison(comparison: Comparison, lang: str = "en") -> str:
             ],
         },
         reports=[
-            _report(report, name if several else None, index)
+            _report(report, name if several else None, index, _listed_charts(report, name, index, several))
             for index, (report, name) in enumerate(zip(comparison.reports, names, strict=True))
         ],
+        standards=standards.section(
+            *comparison.reports, on=_day(comparison.reports[-1]), names=names if several else ()
+        ),
         version=comparison.reports[-1].version,
     )
+
+
+def _day(report: Report) -> date:
+    """Return the day a report was made: what it says of a law is as old as the report, whenever it is shown."""
+    try:
+        return date.fromisoformat(report.created[:10])
+    except ValueError as error:
+        raise InvalidData(f"a report's created is a date in ISO 8601; got {report.created[:40]!r}") from error
 
 
 def framed(page_text: str) -> str:
@@ -117,7 +137,7 @@ def _template() -> jinja2.Template:
 # ---------------------------------------------------------------------- what the template is given
 
 
-def _report(report: Report, name: Both | None, index: int) -> dict[str, Any]:
+def _report(report: Report, name: Both | None, index: int, charts: Charts) -> dict[str, Any]:
     gone = verdict.missing(report)
     return {
         "name": None if name is None else both("page.report_of", name=name),
@@ -129,15 +149,57 @@ def _report(report: Report, name: Both | None, index: int) -> dict[str, Any]:
         "missing": [{"name": item.name, "reason": item.reason} for item in gone[:_ROWS]],
         "missing_more": max(0, len(gone) - _ROWS),
         "level": words.percent(report.level),
-        "sections": [_section(report, name) for name in PROPERTIES],
+        "sections": [_section(report, name, charts.get(name, [])) for name in PROPERTIES],
         "caveats": _listed(report.target.get("caveats", ()), _ROWS),
         "facts": _facts(report),
+        "repeat": reproduce.section(report),
+        "call": _call(report),
+        "repeatable": report.edition == "internal",
         "methods": [_method(item) for item in report.methods[:_ROWS]],
         "methods_more": max(0, len(report.methods) - _ROWS),
     }
 
 
-def _section(report: Report, name: Property) -> dict[str, Any]:
+def _call(report: Report) -> Any:
+    """Return the call as markup, whole: other texts of the page are cut, and a call that is cut asks for less."""
+    from markupsafe import Markup
+
+    call = reproduce.call(report)
+    return Markup(html.escape(call)) if call and len(call) <= _CALL else None  # noqa: S704  # escaped here
+
+
+def _drawn(reports: Sequence[Report], names: Sequence[Both]) -> Charts:
+    """Return the charts of one report, or of several beside each other."""
+    at = "r0" if len(reports) == 1 else "c"
+    return {
+        name: _shown(figures.drawn(Sides.of(name, reports, names)), f"{at}-{name}") for name in PROPERTIES
+    }
+
+
+def _listed_charts(report: Report, name: Both, index: int, several: bool) -> Charts:
+    """Return the charts of a report of a comparison: those that are not drawn before and after already."""
+    if not several:
+        return _drawn((report,), (name,))
+    sides = {part: Sides.of(part, (report,), (name,)) for part in PROPERTIES}
+    return {part: _shown(figures.lists(side), f"r{index}-{part}") for part, side in sides.items()}
+
+
+def _shown(charts: Sequence[Chart], at: str) -> list[dict[str, Any]]:
+    from markupsafe import Markup
+
+    return [
+        {
+            "id": f"{at}-{i}",
+            "title": chart.title,
+            "about": about,
+            "svg": Markup(chart.svg(f"{at}-{i}")),  # noqa: S704  # every text in it was escaped there
+            "numbers": chart.numbers,
+        }
+        for i, (chart, about) in enumerate(zip(charts, figures.told_once(charts), strict=True))
+    ]
+
+
+def _section(report: Report, name: Property, charts: list[dict[str, Any]]) -> dict[str, Any]:
     found = [m for m in report.measurements if m.property == name]
     capabilities = report.target.get("capabilities", ())
     notes = dict.fromkeys(d.text for m in found for d in m.details if isinstance(d, Note))
@@ -147,14 +209,12 @@ def _section(report: Report, name: Property) -> dict[str, Any]:
         "rows": [_measured(m, capabilities) for m in found[:_ROWS]],
         "more": max(0, len(found) - _ROWS),
         "notes": _listed(notes, _ROWS),
-        "charts": [_roc(m, d) for m in found for d in m.details if isinstance(d, Curve) and d.name == "roc"][
-            :6
-        ],
+        "charts": charts,
         "tables": [
             _table(m, d if isinstance(d, Table) else _points(d))
             for m in found
             for d in m.details
-            if isinstance(d, Table) or (isinstance(d, Curve) and d.name != "roc")
+            if isinstance(d, Table) or (isinstance(d, Curve) and d.name not in figures.DRAWN)
         ][:20],
     }
 
@@ -177,7 +237,7 @@ def _table(m: Measurement, table: Table) -> dict[str, Any]:
     importance = table.name == "importance"
     return {
         "name": both("page.importance") if importance else as_is(f"{m.method}: {table.name}"),
-        "open": importance or table.name == "examples",
+        "open": table.name == "examples",
         "note": both("page.importance_note") if importance else None,
         "columns": [words.visible(name, _CELL) for name in table.columns[:12]],
         "rows": [[_cell(value) for value in row[:12]] for row in table.rows[:_LONG]],
@@ -186,7 +246,7 @@ def _table(m: Measurement, table: Table) -> dict[str, Any]:
 
 
 def _points(curve: Curve) -> Table:
-    """Return some points of a curve as a table: the report draws ROC curves only, so far."""
+    """Return some points of a curve that is not drawn as a table."""
     at = sorted({round(i * (len(curve.x) - 1) / 6) for i in range(7)}) if curve.x else []
     band = bool(curve.low and curve.high)
     sides = [curve.x, curve.y, *([curve.low, curve.high] if band else [])]
@@ -253,7 +313,8 @@ def _facts(report: Report) -> list[tuple[Both, Both]]:
         ("versions", _series([f"casemate {report.version}", str(place.get("python", "")), *versions])),
         ("machine", _series(str(place[key]) for key in ("platform", "machine") if key in place)),
     ]
-    return [(both(f"page.{key}"), value) for key, value in rows]
+    gone = _WITHHELD if report.edition == "public" else ()
+    return [(both(f"page.{key}"), value) for key, value in rows if key not in gone]
 
 
 def _series(items: Iterable[Any]) -> Both:
@@ -275,34 +336,3 @@ def _listed(items: Iterable[str], limit: int) -> list[Both]:
     found = list(items)
     more = [both("page.more_rows", n=str(len(found) - limit))] if found[limit:] else []
     return [*map(as_is, found[:limit]), *more]
-
-
-# ---------------------------------------------------------------------- one small chart
-
-
-def _roc(m: Measurement, curve: Curve) -> dict[str, Any]:
-    """Return what the template draws of a ROC curve: log-log from the decade of its smallest rate to 1."""
-    x: list[float | None] = [value if (value or 0.0) > 0 else None for value in curve.x]  # null: not finite
-    least = min((value for value in x if value), default=0.1)
-    decades = min(6, max(1, math.ceil(-math.log10(min(least, 0.1)) - 1e-9)))
-    box = _CHART
-    wide, high = box["width"] - box["left"] - box["pad"], box["height"] - box["bottom"] - box["pad"]
-
-    def spot(fpr: float, tpr: float | None) -> str:
-        across = 1 + math.log10(min(1.0, max(fpr, 10.0**-decades))) / decades
-        up = 1 + math.log10(min(1.0, max(tpr or 0.0, 10.0**-decades))) / decades
-        return f"{box['left'] + wide * across:.1f},{box['pad'] + high * (1 - up):.1f}"
-
-    def line(y: Sequence[float | None]) -> list[str]:
-        return [spot(a, b) for a, b in zip(x, y, strict=True) if a and b is not None][:500]
-
-    band = [*line(curve.low), *reversed(line(curve.high))] if curve.low and curve.high else []
-    ticks = [10.0**-k for k in range(decades + 1)]
-    return {
-        **box,
-        "title": words.title(m.method),
-        "line": " ".join(line(curve.y)),
-        "band": " ".join(band),
-        "guess": f"{spot(10.0**-decades, 10.0**-decades)} {spot(1.0, 1.0)}",
-        "ticks": [{"at": spot(tick, tick).split(","), "label": f"{tick:g}"} for tick in ticks],
-    }

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from casemate.core import rng
-from casemate.core.data import Dataset
+from casemate.core.data import Dataset, Split
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.limited import Limited, Wrapper
 from casemate.core.nodes import softmax
@@ -161,7 +161,8 @@ def check_public(name: str, target: Target, data: Dataset) -> None:
     """Refuse to learn on rows that a guarantee of ``target`` is about.
 
     Raises:
-        GuaranteeVoid: the target states a guarantee, and there are no reference rows or people of train own some.
+        GuaranteeVoid: the target states a guarantee, and there are no reference rows, people of train own some, or
+            train holds more of them than chance repeats (whatever their labels, and whoever is said to own them).
     """
     if not target.claims:
         return
@@ -175,6 +176,25 @@ def check_public(name: str, target: Target, data: Dataset) -> None:
         raise GuaranteeVoid(
             f"{name}: {n} people of train also own reference rows, so these are not public; take them out"
         )
+    if n := _repeated(data):
+        raise GuaranteeVoid(
+            f"{name}: {n} reference rows stand in train as well, more than chance repeats, so these are not public; "
+            "take them out"
+        )
+
+
+def _repeated(data: Dataset) -> int:
+    """Count reference rows that stand in train, where they are thrice what the rows of holdout lead one to expect."""
+    inside = set(_marks(data.train))
+    theirs, others = ([mark in inside for mark in _marks(part)] for part in (data.reference, data.holdout))
+    return sum(theirs) if sum(theirs) > 3 * sum(others) * len(theirs) / len(others) else 0
+
+
+def _marks(part: Split | None) -> list[Any]:
+    """Return what tells rows apart."""
+    if part is None:
+        return []
+    return part.x if isinstance(part.x, list) else [row.tobytes() for row in part.x]
 
 
 def surviving(claims: Iterable[Any]) -> tuple[Any, ...]:

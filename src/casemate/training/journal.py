@@ -59,12 +59,16 @@ class Journal:
         path = self.path(mark, "started")
         if path is None:
             return
-        if path.exists():
+        try:  # in one step: of two runs at once, one is refused
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
             raise GuaranteeVoid(
                 f"this training with a guarantee was begun before ({path.name}): its noise cannot be repeated and "
                 "beginning again spends epsilon once more; account for both, then remove that file"
-            )
-        _replace(path, b"begun\n")
+            ) from None
+        except OSError as error:
+            raise _unwritten(path, error) from error
+        _fill(handle, path, b"begun\n")
 
 
 _JOURNAL: ContextVar[Journal] = ContextVar("casemate_journal", default=Journal())  # noqa: B039  # it is frozen
@@ -240,17 +244,35 @@ def _replace(path: Path, raw: bytes) -> None:
     """
     beside = path.with_suffix(".part")
     try:
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+        handle = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        _fill(handle, beside, raw)
+        beside.replace(path)
+        _settle(path.parent)
+    except OSError as error:
+        raise _unwritten(path, error) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _fill(handle: int, path: Path, raw: bytes) -> None:
+    """Write a file that was just made, and make it and its name durable."""
+    try:
+        with os.fdopen(handle, "wb") as file:
             file.write(raw)
             file.flush()
             os.fsync(file.fileno())
-        beside.replace(path)
-        place = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(place)
-        finally:
-            os.close(place)
+        _settle(path.parent)
     except OSError as error:
-        raise InvalidData(f"the checkpoint {path.name} cannot be written: {error.strerror}") from error
+        raise _unwritten(path, error) from error
+
+
+def _settle(folder: Path) -> None:
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(place)
     finally:
-        beside.unlink(missing_ok=True)
+        os.close(place)
+
+
+def _unwritten(path: Path, error: OSError) -> InvalidData:
+    return InvalidData(f"the checkpoint {path.name} cannot be written: {error.strerror}")

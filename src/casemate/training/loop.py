@@ -20,7 +20,7 @@ from casemate.core import rng
 from casemate.core.errors import InvalidData
 from casemate.core.extras import lazy
 from casemate.core.types import Detail, Recipe
-from casemate.training import journal, modules, steps
+from casemate.training import journal, modules, per_example, secure, steps
 from casemate.training.isolation import seeded, user_code
 from casemate.training.modules import Outputs
 from casemate.training.pieces import TrainingPieces
@@ -121,6 +121,9 @@ def train(
         if journal.current().folder is not None:
             start = (repr(model), model.state_dict())
             mark = journal.fingerprint(recipe, start, x, y, seed, facts)
+        if pieces.claims:
+            per_example.sound(pieces, stage, inputs, labels)
+            work = replace(work, stage=_unforeseeable(stack, stage))
         scores = work.run(mark)
         if not all(bool(torch.isfinite(value).all()) for value in model.state_dict().values()):
             raise _diverged("the last steps left parameters that are not finite", recipe)
@@ -276,6 +279,16 @@ def _diverged(how: str, recipe: Recipe) -> InvalidData:
         f"training diverged: {how}; lower learning_rate ({recipe.learning_rate}) or standardise the inputs "
         "(Recipe(preprocessing=standardise))"
     )
+
+
+def _unforeseeable(stack: ExitStack, stage: Stage) -> Stage:
+    """Let what a private training draws by its seed (dropout, augmentation) follow from a number that nobody knows.
+
+    A mask that is known beforehand depends on the row's place in the batch, and so on who else is in it.
+    """
+    drawn = int.from_bytes(secure.source().raw(8), "little") >> 1
+    stack.enter_context(seeded(drawn, stage.device))
+    return replace(stage, seed=drawn)
 
 
 def _labels(y: np.ndarray, recipe: Recipe, device: Any, dtype: Any) -> Any:

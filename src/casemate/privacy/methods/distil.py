@@ -51,7 +51,7 @@ import numpy as np
 
 from casemate.core import stats
 from casemate.core.data import Dataset
-from casemate.core.errors import InvalidData
+from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.limited import Wrapper, shared
 from casemate.core.methods import method
 from casemate.core.run import Run, require
@@ -123,6 +123,12 @@ def distil(
         raise InvalidData("distil needs a target bound to its data; call it through harden")
     public = data.reference
     check_public("distil", target, data)
+    seen = [column.name for column in data.schema.columns if column.kind == "category" and column.observed]
+    if target.claims and seen:  # the student's input has a place for each
+        raise GuaranteeVoid(
+            f"distil: the categories of {seen[0]!r} were read off the data, and the student would show them beside a "
+            "guarantee; name them in the Schema"
+        )
     rows = data.train if public is None else public
     fitted = made.learn(target, rows.x, run.child_seed("student"))
     fields = shared(target) | {"source": None, "history": (), "claims": surviving(target.claims)}
@@ -149,7 +155,7 @@ def distil(
                 name="fidelity", columns=("on held-out rows", "value", "low", "high"), rows=tuple(fidelity)
             ),
             Table(name="size", columns=("", "teacher", "student"), rows=sizes),
-            Note(text=_learnt_on(public is not None)),
+            Note(text=_learnt_on(data)),
         ),
     )
 
@@ -220,10 +226,17 @@ def _bytes(model: Any) -> int | None:
         return None
 
 
-def _learnt_on(public: bool) -> str:
-    if public:
-        return "The student learnt on data.reference: it sees the training rows only through its teacher. No guarantee."
-    return (
-        "The student learnt on the training rows themselves, labelled by its teacher, and can leak who they are; "
-        "Dataset(reference=...) gives it other rows. No guarantee."
-    )
+def _learnt_on(data: Dataset) -> str:
+    if data.reference is None:
+        return (
+            "The student learnt on the training rows themselves, labelled by its teacher, and can leak who they are; "
+            "Dataset(reference=...) gives it other rows. No guarantee."
+        )
+    own, theirs = data.train.person, data.reference.person
+    both = 0 if own is None or theirs is None else len(np.intersect1d(own, theirs))
+    if both:
+        return (
+            f"The student learnt on data.reference, which holds rows of {both:,} people who are in train as well: it "
+            "can leak who they are. No guarantee."
+        )
+    return "The student learnt on data.reference: it sees the training rows only through its teacher. No guarantee."

@@ -15,8 +15,8 @@ Gaussian mechanism of mu = sqrt(steps + 1) / sigma; sigma is the least for which
 
 **What the promise rests on.** Bounds, categories and class names must be known without the data: from what the column
 means (an age lies in 0 to 110), a code book, a form. The ends of a column *seen in the data* are two people's values,
-and a guarantee computed with them is void; hence ``bounds=`` is demanded (``bounds="schema"`` says that
-the schema was written without looking at the data). The noise comes from the
+and a guarantee computed with them is void; hence ``bounds=`` is demanded (``bounds="schema"`` takes those that the
+schema states, and is refused for a column whose limits were read off the data). The noise comes from the
 operating system through a keystream and is never seeded or recorded: the same seed does not give the same model.
 
 **What it does not cover.** The choice of columns, of epsilon, of steps, or of this model instead of another, if it was
@@ -39,14 +39,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from casemate.core.data import Dataset
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.methods import method
 from casemate.core.run import Run
 from casemate.core.schema import Column, Schema
-from casemate.core.types import REFIT, Detail, Note, Table, Target
+from casemate.core.types import REFIT, Detail, Note, Target
 from casemate.privacy import plan as plans
 from casemate.privacy.plan import Plan
 from casemate.training.pieces import TrainingPieces
@@ -56,7 +54,6 @@ if TYPE_CHECKING:
 
 CLIP: Mapping[plans.Unit, float] = {"record": 1.5, "person": 3.0}
 STEPS = 100
-SHARES = (0.001, 0.01, 0.1)  # false alarms at which the bound is told
 Bounds = Mapping[str, Sequence[Any]] | Sequence[float] | str
 
 
@@ -91,7 +88,7 @@ def dp_logistic(
             of false alarms. Exactly one of the two.
         delta: at most 1 / (10 units); by default the largest power of ten below that.
         bounds: what is publicly known of each column: ``{"age": (0, 110), "sex": ("f", "m")}``, or one pair for all
-            numbers, or ``"schema"``: the bounds and categories of the data's schema did not come from the data.
+            numbers, or ``"schema"``: those stated in the data's schema, by ``Schema.with_columns`` or a schema file.
 
     Raises:
         GuaranteeVoid: a column whose bounds or categories are only known from the data.
@@ -112,26 +109,15 @@ def dp_logistic(
     """
     from casemate.privacy.logistic import NoisyLogistic
 
-    if (epsilon is None) == (max_tpr is None) or (max_tpr is None) != (at_fpr is None):
-        raise InvalidData("dp_logistic needs one of epsilon=3 or max_tpr=0.02 with at_fpr=0.01")
-    asked = {"epsilon": epsilon, "delta": delta, "max_tpr": max_tpr, "at_fpr": at_fpr}
-    for name, value in asked.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
-            raise InvalidData(f"dp_logistic: {name} must be a number; got {value!r}")
-    private = epsilon != math.inf
-    columns = _public_columns(data.schema, "schema" if bounds is None and not private else bounds)
+    private = plans.asked("dp_logistic", epsilon=epsilon, delta=delta, max_tpr=max_tpr, at_fpr=at_fpr)
+    columns = _public_columns(data.schema, bounds, private=private)
     plan = None
     if private:
-        person = data.train.person
-        unit: plans.Unit = "record" if person is None else "person"
-        n_units = len(data.train) if person is None else len(np.unique(person))
+        unit, n_units = plans.unit_of(data.train.person, len(data.train))
         delta = plans.default_delta(n_units) if delta is None else delta
         plans.check_delta(delta, n_units, unit)
         outline = Plan(unit=unit, clip=CLIP[unit], noise_multiplier=1.0, steps=STEPS, counts=1, delta=delta)
-        if epsilon is not None:
-            plan = plans.for_epsilon(outline, epsilon)
-        elif max_tpr is not None and at_fpr is not None:
-            plan = plans.for_risk(outline, max_tpr=max_tpr, at_fpr=at_fpr)
+        plan = plans.resolved(outline, epsilon=epsilon, max_tpr=max_tpr, at_fpr=at_fpr)
     return TrainingPieces(
         recipe=NoisyLogistic(columns=columns, classes=tuple(target.classes), plan=plan),
         summary=f"logistic regression: {plan or 'no privacy was asked for (epsilon=inf)'}",
@@ -140,8 +126,8 @@ def dp_logistic(
     )
 
 
-def _public_columns(schema: Schema, bounds: Any) -> tuple[PublicColumn, ...]:
-    """Return what is publicly known of every column.
+def _public_columns(schema: Schema, bounds: Any, *, private: bool) -> tuple[PublicColumn, ...]:
+    """Return what is publicly known of every column; where nothing is promised (not ``private``), what is known.
 
     Raises:
         GuaranteeVoid: of a column nothing is known but what the data shows.
@@ -159,13 +145,23 @@ def _public_columns(schema: Schema, bounds: Any) -> tuple[PublicColumn, ...]:
         given = {}
     else:
         given = {column.name: bounds for column in schema.columns if column.kind != "category"}
-    made = [_public(column, given.get(column.name), trusted=bounds == "schema") for column in schema.columns]
+    vouched = isinstance(bounds, str)
+    made = [
+        _public(column, given.get(column.name), trusted=(vouched and not column.observed) or not private)
+        for column in schema.columns
+    ]
     if void := [column.name for column, public in zip(schema.columns, made, strict=True) if public is None]:
         shown = ", ".join(map(repr, void[:5])) + (", ..." if len(void) > 5 else "")
+        if vouched:
+            raise GuaranteeVoid(
+                f"dp_logistic: bounds='schema', but the schema read the bounds or categories of {shown} off the data, "
+                "where they are some people's values; state them: schema.with_columns({'age': {'low': 0, 'high': 110}, "
+                "'sex': {'categories': ('f', 'm')}}), or correct them in the schema file and remove observed = true"
+            )
         raise GuaranteeVoid(
             f"dp_logistic: how do you know the bounds or categories of {shown}? What the data shows is some people's "
             "values; give bounds={'age': (0, 110), 'sex': ('f', 'm'), ...} from what the column means, or "
-            "bounds='schema' if the schema's were not read off the data"
+            "bounds='schema' with a schema that states them"
         )
     return tuple(public for public in made if public is not None)
 
@@ -175,8 +171,12 @@ def _public(column: Column, given: Any, *, trusted: bool) -> PublicColumn | None
     from casemate.privacy.logistic import PublicColumn
 
     if column.kind == "category":
-        if given is None and not trusted and column.categories != (False, True):  # the dtype says those two
+        # what a dtype says and no row; the categories 0 and 1 equal false and true, but were seen
+        told = [type(cell) for cell in column.categories] == [bool, bool]
+        if given is None and not (trusted or told):
             return None
+        if given is not None and not isinstance(given, (list, tuple)):
+            raise InvalidData(f"the categories of {column.name!r} must be a list; got {given!r:.80}")
         known = column.categories if given is None else tuple(given)
         if unlisted := [name for name in column.categories if name not in known]:
             raise InvalidData(
@@ -202,10 +202,8 @@ def _public(column: Column, given: Any, *, trusted: bool) -> PublicColumn | None
 
 def _evidence(plan: Plan, *, vouched: bool) -> tuple[Detail, ...]:
     word = 'bounds="schema": your word that nobody wrote its bounds and categories off these rows. '
-    rows = tuple((f"{share:g}", plans.rounded_up(plan.max_tpr(share))) for share in SHARES)
     return (
-        Table(name="most members anybody recognises", columns=("false alarms", "at most"), rows=rows),
-        Note(text=f"{plan}. An upper bound for any attacker, if the training did what the plan says."),
+        *plans.told(plan),
         Note(
             text=f"{word if vouched else ''}Taken as known to all: columns, bounds, categories, class names, and delta "
             f"(by default it tells the power of ten of how many there are, each a {plan.unit})."

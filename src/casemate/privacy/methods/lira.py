@@ -8,6 +8,11 @@ share of members is recognised when at most that share of non-members is accused
 matter: a model may look harmless on average and still give away a few people with certainty.
 ``fpr_at_1pct`` and ``fpr_at_0.1pct`` are the false alarms that the same thresholds really caused.
 
+**This model, and the recipe.** All of these are of the one model under test. ``recipe_auc`` and ``recipe_tpr_at_...``
+(``recipe_person_...`` where rows have owners) are what models trained by its recipe leak on average: the shadows, each
+attacked as if it were the target; see recipe.py. They cost no training. The first says what was given away, the second
+what to expect of the next model that is trained like this one.
+
 **What the attacker knows.** The training recipe, data of the same distribution, the scores of the target
 for the record and its true label. The attacker trains ``n_shadows`` models the same way; if the target is
 defended, so are they.
@@ -42,6 +47,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from casemate.core import groups
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.methods import method
@@ -146,7 +152,7 @@ def score_bank(bank: ShadowBank, variance_prior: float) -> tuple[np.ndarray, np.
     cost="n_shadows x fit",
     title={"en": "Membership inference (LiRA)", "zh": "成员推断（LiRA）"},
     reference="arXiv:2112.03570",
-    quantities=auditing.QUANTITIES,
+    quantities={**auditing.QUANTITIES, **auditing.RECIPE},
 )
 def lira(
     target: Target,
@@ -186,8 +192,10 @@ def lira(
         shadow_score=shadow_score,
         shadow_member=bank.inside,
         shadow_usable=bank.usable,
+        in_rate=bank.in_rate,
     )
-    return auditing.report(run, scores, pool, attacker=_attacker(bank))
+    parts = groups.slices(data, pool.x)
+    return auditing.report(run, scores, pool, attacker=_attacker(bank), parts=parts)
 
 
 def _attacker(bank: ShadowBank) -> str:

@@ -23,6 +23,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from casemate.core import groups
 from casemate.core.data import Dataset
 from casemate.core.methods import method
 from casemate.core.run import Run, require
@@ -75,4 +76,5 @@ def loss_attack(target: Target, data: Dataset, *, run: Run | None = None) -> lis
         f"The attacker knows the true labels and {'logits' if seen.log_odds is not None else 'probabilities'} of the "
         "records, and some non-members; thresholds fixed on the other half of the non-members."
     )
-    return auditing.report(run, scores, pool, attacker=attacker, average=True)
+    parts = groups.slices(data, pool.x)
+    return auditing.report(run, scores, pool, attacker=attacker, average=True, parts=parts)

@@ -129,17 +129,23 @@ def _tables(target: Target, data: Dataset, noise: Any, missing: float) -> Traini
         for c, s, h in zip(columns, spread, holes, strict=True)
         if s or h
     )
-    by_spread = bool(noisy) and not isinstance(noise, Mapping)
     return TrainingPieces(
         transform=Errors(spread=tuple(spread.tolist()), missing=tuple(holes.tolist())),
         summary=f"trained with {' and '.join(told)}",
         evidence=(
             Table(name="errors", columns=("column", "standard deviation", "unit", "missing"), rows=rows),
         ),
-        voids="its error is measured in spreads of the private rows; give noise= by column"
-        if by_spread
-        else "",
+        voids=_voids(data, noise, spread),
     )
+
+
+def _voids(data: Dataset, noise: Any, spread: np.ndarray) -> str:
+    """Say how the errors would tell of the private rows beside a guarantee, and what to do about it."""
+    if spread.any() and not isinstance(noise, Mapping):
+        return "its error is measured in spreads of the private rows; give noise= by column"
+    if seen := [c.name for c, s in zip(data.schema.columns, spread, strict=True) if s and c.observed]:
+        return f"its error keeps {seen[0]!r} within bounds that were read off the private rows; state them in the Schema"
+    return ""
 
 
 def _columns(n: int) -> str:

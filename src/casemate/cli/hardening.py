@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command that changes a model: harden. Nothing but typer is imported until it runs."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from casemate.cli.options import (
+    Device,
+    Drop,
+    Factory,
+    Format,
+    Holdout,
+    Immutable,
+    Jobs,
+    Label,
+    Lang,
+    Missing,
+    Model,
+    Person,
+    Quiet,
+    SchemaFile,
+    Seed,
+    Sensitive,
+    Train,
+    Trust,
+    Verbose,
+    app,
+)
+from casemate.cli.reading import listed, n_jobs_of, options_of, read_methods
+from casemate.cli.terminal import emit, lines, parallel, working
+
+
+@app.command()
+def harden(
+    model: Model,
+    train: Train,
+    holdout: Holdout,
+    label: Label,
+    using: Annotated[
+        list[str],
+        typer.Option(
+            metavar="LIST",
+            help="Defences, with parameters: dp_logistic:epsilon=3,delta=1e-5; or limit_leaves:n=20,rounding.",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="New folder: the hardened model, and change.json.")
+    ],
+    person: Person = None,
+    drop: Drop = None,
+    missing: Missing = None,
+    immutable: Immutable = None,
+    sensitive: Sensitive = None,
+    schema: SchemaFile = None,
+    factory: Factory = None,
+    trust: Trust = None,
+    seed: Seed = None,
+    jobs: Jobs = None,
+    device: Device = None,
+    format_: Format = "text",
+    lang: Lang = "en",
+    verbose: Verbose = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a model again with defences, or put them in front of it; write it and what it cost to a folder.
+
+    Stopped, the same command goes on (torch); a training with a guarantee is refused: it would spend epsilon twice.
+    """
+    lang = options_of(lang, format_)
+    specs = read_methods(using, option="--using") or []
+    n_jobs = n_jobs_of(jobs)
+    from casemate import api, hardened
+    from casemate.core.data import Dataset
+    from casemate.hardened import folder as folders
+
+    api.defences(specs)  # a wrong name or parameter is said before anything is read
+    part = folders.opened(out)
+    done = False
+    try:
+        with working(verbose, quiet) as progress, parallel(n_jobs):
+            columns = {"drop": listed(drop), "immutable": listed(immutable), "sensitive": listed(sensitive)}
+            data = Dataset.from_files(
+                train, holdout, label=label, person=person, missing=missing or (), schema=schema, **columns
+            )
+            target = api.load(model, device=device, factory=factory, trust=listed(trust))
+            change = api.harden(target, data, using=specs, seed=seed or 0, folder=part, progress=progress)
+            hardened.save(change, out, model=model, trust=listed(trust))
+        done = True
+    finally:
+        folders.closed(part, done=done)
+    if format_ == "json":
+        emit((out / folders.NAME).read_text("utf-8"))
+        return
+    from casemate.report import changed
+
+    given = {"--train": train, "--holdout": holdout, "--label": label, "--person": person, "--schema": schema}
+    given |= {"--drop": ",".join(listed(drop)), "--immutable": ",".join(listed(immutable))}
+    given |= {"--sensitive": ",".join(listed(sensitive)), "--device": device}
+    given["--factory"] = factory or (model if hardened.needs_code(change) else None)
+    command = _again(out, given, {"--missing": missing or (), "--trust": listed(trust)})
+    names = sorted(path.name for path in out.iterdir())
+    lines(changed.text(change, names, folder=str(out), command=command, lang=lang))
+
+
+def _again(out: Path, given: dict[str, Any], many: dict[str, Sequence[str]]) -> str:
+    """Return the command that audits the hardened model on the same data."""
+    said = ["casemate", "audit", str(out)]
+    for option, value in given.items():
+        said += [option, str(value)] if value else []
+    for option, values in many.items():
+        for value in values:
+            said += [option, value]
+    return shlex.join([*said, "--like", "before.json", "--out", "after.json"])

@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a guarantee rules out: read from ``target.claims`` of a report, for the ruler on which attacks are drawn.
+
+A claim is {says, unit, epsilon, delta, ceiling}: the ceiling are pairs (false-positive rate, most members that anybody
+recognises at it), as ``Plan.to_report`` writes them. Without one, epsilon and delta alone still rule out a region.
+A report may come from anywhere: a claim that is not one is left out, never drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from casemate.report import words
+from casemate.report.catalogue import both
+from casemate.report.charts import Bound
+from casemate.report.model import Report
+
+
+def bound_of(report: Report, *, person: bool) -> Bound | None:
+    """Return the strictest guarantee that the report states and that covers those attacked; None without one."""
+    stated = report.target.get("claims")
+    found = [_claim(raw) for raw in stated if isinstance(raw, Mapping)] if isinstance(stated, list) else []
+    # what is promised to people holds for each of their records; the reverse does not
+    fits = [claim for claim in found if claim is not None and (claim[0] == "person" or not person)]
+    return min(
+        (claim[1] for claim in fits), key=lambda one: float(np.interp(0.01, one.x, one.y)), default=None
+    )
+
+
+def stated(raw: Any) -> tuple[str, float, float] | None:
+    """Return unit, epsilon and delta of a claim of differential privacy; None for what is none.
+
+    >>> (
+    ...     stated({"unit": "person", "epsilon": 3, "delta": 1e-5}),
+    ...     stated({"unit": "person", "epsilon": -3, "delta": 4}),
+    ... )
+    (('person', 3.0, 1e-05), None)
+    """
+    if not isinstance(raw, Mapping) or raw.get("unit") not in ("record", "person"):
+        return None
+    epsilon, delta = _number(raw.get("epsilon")), _number(raw.get("delta"))
+    if epsilon is None or delta is None or epsilon <= 0 or not 0 <= delta < 1:
+        return None
+    return str(raw["unit"]), epsilon, delta
+
+
+def _claim(raw: Mapping[str, Any]) -> tuple[str, Bound] | None:
+    """Read one claim: its unit and what it rules out."""
+    if (found := stated(raw)) is None:
+        return None
+    unit, epsilon, delta = found
+    values = {"epsilon": words.number(rounded_up(epsilon)), "delta": words.number(rounded_up(delta))}
+    name = both("chart.bound", unit=both(f"chart.unit_{unit}"), **values)
+    x, y = _exact(raw.get("ceiling")) or implied(epsilon, delta)
+    return unit, Bound(name=name, x=x, y=y)
+
+
+def _number(value: Any) -> float | None:
+    numeric = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if numeric and math.isfinite(value) else None
+
+
+def implied(epsilon: float, delta: float) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the most that (epsilon, delta) alone lets anybody recognise at each false-positive rate.
+
+    min(e^eps f + delta, 1 - e^-eps (1 - delta - f)), at most 1 (Kairouz, Oh and Viswanath 2015, theorem 2.1).
+
+    >>> x, y = implied(1.0, 0.0)
+    >>> round(y[0] / x[0], 3)
+    2.718
+    """
+    x = np.geomspace(1e-6, 1.0, 241)
+    with np.errstate(over="ignore"):
+        y = np.minimum(np.exp(min(epsilon, 700.0)) * x + delta, 1 - np.exp(-epsilon) * (1 - delta - x))
+    return tuple(x.tolist()), tuple(np.clip(y, 0.0, 1.0).tolist())
+
+
+def _exact(raw: Any) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Return a ceiling given point by point, if it is one: rates that rise above 0, shares that never fall.
+
+    Six points a decade are enough: the straight lines between them are within half a pixel of the curve.
+    """
+    try:
+        points = np.asarray(raw, np.float64)
+    except (TypeError, ValueError):
+        return None
+    if (
+        points.ndim != 2
+        or points.shape[1] != 2
+        or not 12 <= len(points) <= 1000
+        or not np.isfinite(points).all()
+    ):
+        return None
+    x, y = points.T
+    fits = (
+        (np.diff(x) > 0).all()
+        and (np.diff(y) >= 0).all()
+        and x[0] > 0
+        and x[-1] <= 1
+        and y[0] >= 0
+        and y[-1] <= 1
+    )
+    return (tuple(x.tolist()), tuple(y.tolist())) if fits else None
+
+
+def rounded_up(value: float) -> float:
+    """Return a bound with three digits, never smaller than it is."""
+    if not 0 < value < math.inf:
+        return value
+    unit = 10.0 ** (math.floor(math.log10(value)) - 2)
+    return float(f"{math.ceil(value / unit - 1e-9) * unit:.3g}")
