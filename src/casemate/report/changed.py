@@ -11,7 +11,7 @@ from casemate.core.types import Change, Measurement, Note
 from casemate.report import words
 from casemate.report.catalogue import texts
 
-_NOTES, _ROWS = 4, 6
+_LINES, _ROWS = 25, 6
 _FPR = 0.01
 
 
@@ -28,11 +28,14 @@ def text(change: Change, files: Sequence[str], *, folder: str, command: str, lan
     lines += _promises(change.target.claims, lang)
     lines.append(say["harden.utility"].format(level=words.percent(0.95)))
     lines += [f"  {line}" for line in _utility(change, lang)][:_ROWS]
+    last = [say["harden.files"].format(files=", ".join(files)), say["harden.again"], f"  {command}"]
+    last.append(say["harden.closing"].format(folder=folder))
     notes = [piece.text for piece in change.evidence if isinstance(piece, Note)]
-    lines += notes[:_NOTES]
-    lines.append(say["harden.files"].format(files=", ".join(files)))
-    lines += [say["harden.again"], f"  {command}", say["harden.closing"].format(folder=folder)]
-    return "\n".join(words.visible(line, 1000) for line in lines)
+    promised = tuple(f"{claim}." for claim in change.target.claims)  # was said above
+    notes = [note for note in notes if not note.startswith(promised)]
+    lines += [*notes[: _LINES - len(lines) - len(last)], *last]
+    most = max(1000, len(command) + 2)  # a command that is cut is none
+    return "\n".join(words.visible(line, most) for line in lines)
 
 
 def _promises(claims: Sequence[Any], lang: str) -> list[str]:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["framed", "page", "page_comparison", "text", "text_comparison"]
 
 # What a page may hold of each kind, so that it stays below 0.4 MB whatever is in the report.
-_ROWS, _LONG, _CELL, _TEXT, _CALL = 60, 25, 120, 600, 40_000
+_ROWS, _LONG, _CELL, _TEXT, _CALL, _COMPARED = 60, 25, 120, 600, 40_000, 100
 _WITHHELD = ("classes", "command", "model_digest", "source", "data_digest", "machine")  # of a public edition
 
 Charts = dict[Property, list[dict[str, Any]]]
@@ -67,8 +67,8 @@ def page_comparison(comparison: Comparison, lang: str = "en") -> str:
         summary=verdict_line(comparison),
         public=any(report.edition == "public" for report in comparison.reports),
         comparison={
-            "rows": [_compared(row, names[row.report]) for row in comparison.rows[:200]],
-            "more": max(0, len(comparison.rows) - 200),
+            "rows": [_compared(row, names[row.report]) for row in comparison.rows[:_COMPARED]],
+            "more": max(0, len(comparison.rows) - _COMPARED),
             "several": len(comparison.reports) > 2,
             "notes": comparison.notes[:_ROWS],
             "figures": _drawn(comparison.reports, names) if several else {},
@@ -79,7 +79,13 @@ def page_comparison(comparison: Comparison, lang: str = "en") -> str:
             ],
         },
         reports=[
-            _report(report, name if several else None, index, _listed_charts(report, name, index, several))
+            _report(
+                report,
+                name if several else None,
+                index,
+                # of many reports the numbers stand side by side alone: each again would make the file too large
+                None if len(names) > 2 else _listed_charts(report, name, index, several),
+            )
             for index, (report, name) in enumerate(zip(comparison.reports, names, strict=True))
         ],
         standards=standards.section(
@@ -137,7 +143,8 @@ def _template() -> jinja2.Template:
 # ---------------------------------------------------------------------- what the template is given
 
 
-def _report(report: Report, name: Both | None, index: int, charts: Charts) -> dict[str, Any]:
+def _report(report: Report, name: Both | None, index: int, charts: Charts | None) -> dict[str, Any]:
+    """Return a report as the template shows it; without ``charts`` its measurements are left out."""
     gone = verdict.missing(report)
     return {
         "name": None if name is None else both("page.report_of", name=name),
@@ -149,23 +156,25 @@ def _report(report: Report, name: Both | None, index: int, charts: Charts) -> di
         "missing": [{"name": item.name, "reason": item.reason} for item in gone[:_ROWS]],
         "missing_more": max(0, len(gone) - _ROWS),
         "level": words.percent(report.level),
-        "sections": [_section(report, name, charts.get(name, [])) for name in PROPERTIES],
+        "sections": None if charts is None else [_section(report, p, charts.get(p, [])) for p in PROPERTIES],
         "caveats": _listed(report.target.get("caveats", ()), _ROWS),
         "facts": _facts(report),
-        "repeat": reproduce.section(report),
-        "call": _call(report),
+        "repeat": _repeat(report),
         "repeatable": report.edition == "internal",
         "methods": [_method(item) for item in report.methods[:_ROWS]],
         "methods_more": max(0, len(report.methods) - _ROWS),
     }
 
 
-def _call(report: Report) -> Any:
-    """Return the call as markup, whole: other texts of the page are cut, and a call that is cut asks for less."""
+def _repeat(report: Report) -> dict[str, Any]:
+    """Return how to repeat the audit; the call as markup, whole: one that is cut would ask for less."""
     from markupsafe import Markup
 
-    call = reproduce.call(report)
-    return Markup(html.escape(call)) if call and len(call) <= _CALL else None  # noqa: S704  # escaped here
+    told = reproduce.section(report)
+    call = told["call"]
+    if call and len(call) > _CALL:
+        call = "# too long for a page: casemate.report.reproduce.call(report) returns it"
+    return told | {"call": Markup(html.escape(call)) if call else None}  # noqa: S704  # escaped
 
 
 def _drawn(reports: Sequence[Report], names: Sequence[Both]) -> Charts:
@@ -310,7 +319,10 @@ def _facts(report: Report) -> list[tuple[Both, Both]]:
         ("effort", as_is(report.effort)),
         ("level", as_is(words.percent(report.level))),
         ("threat", words.threat(report.threat)),
-        ("versions", _series([f"casemate {report.version}", str(place.get("python", "")), *versions])),
+        (
+            "versions",
+            _series(dict.fromkeys([f"casemate {report.version}", str(place.get("python", "")), *versions])),
+        ),
         ("machine", _series(str(place[key]) for key in ("platform", "machine") if key in place)),
     ]
     gone = _WITHHELD if report.edition == "public" else ()

@@ -42,7 +42,7 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
     "no_version": ("The version of {name}.", "{name} 的版本。"),
     "digits": (
         "On one machine, with the same versions and threads, numbers repeat to the byte; elsewhere up to rounding.",
-        "在同一台机器上，版本和线程数相同时，数值逐字节一致；在其他机器上只一致到舍入误差。",
+        "在同一台机器上，版本和线程数相同时，数值逐字节一致；在其他机器上仅在舍入误差范围内一致。",
     ),
     "seconds": ("Seconds.", "所用秒数。"),
     "ids": (
@@ -51,7 +51,7 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
     ),
     "deadline": (
         "At effort quick there is a deadline: a slower machine does less work, unless the parameters above are given.",
-        "测试强度为 quick 时有时限：较慢的机器做得更少，除非指定上述参数。",
+        "测试强度为 quick 时有时限：较慢的机器完成的工作更少，除非指定上述参数。",
     ),
     "device": (
         "Another device computes in another order: last digits move, and attacks may take other paths.",
