@@ -315,7 +315,7 @@ def test_an_error_in_spreads_of_private_rows_voids_a_guarantee_and_one_in_own_un
     private = ("dp", TrainingPieces(claims=("a plan",)))
     with pytest.raises(GuaranteeVoid, match="give noise= by column"):
         merge([private, ("augment", pieces())])
-    with pytest.raises(GuaranteeVoid, match="'x1' within bounds that were read off the private rows"):
+    with pytest.raises(GuaranteeVoid, match="'x1' within bounds read off the private rows"):
         merge([private, ("augment", pieces(noise={"x1": 0.7}))])
     schema = DATA.schema.with_columns({"x1": {"low": -9.0, "high": 9.0}})
     known = cm.Dataset(

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +204,31 @@ def test_a_network_is_hardened_measured_and_hardened_again(folder: Path, invoke:
     assert (folder / "safer" / "model.safetensors").read_bytes() == (
         folder / "safe" / "model.safetensors"
     ).read_bytes()
+
+
+def test_the_printed_command_is_whole_and_names_no_folder_as_code(folder: Path, invoke: Invoke) -> None:
+    assert invoke(*harden("--using", "distil", model="hardtargets:deep", out="one"))[0] == 0
+    code, out, _ = invoke(*harden("--using", "rounding", model="one", out="two"))
+    again = shlex.split(next(line for line in out.splitlines() if line.startswith("  casemate audit")))
+    assert code == 0 and "--factory" not in again
+    missing = [word for index in range(150) for word in ("--missing", f"nobody {index}")]
+    code, out, _ = invoke(*harden("--using", "rounding", *missing, out="three"))
+    again = shlex.split(next(line for line in out.splitlines() if line.startswith("  casemate audit")))
+    assert code == 0 and "nobody 149" in again and again[-1] == "after.json"
+
+
+def test_no_weakness_goes_unsaid_and_no_promise_is_said_twice(folder: Path, invoke: Invoke) -> None:
+    from casemate.core.types import Note
+    from casemate.report import changed
+
+    data = cm.Dataset.from_files("train.csv", "holdout.csv", label="y", person="owner")
+    change = cm.harden(cm.load("hardtargets:forest"), data, using=["rounding"])
+    notes = [Note(text=f"weakness {index}") for index in range(30)]
+    for n in (6, 30):
+        said = changed.text(replace(change, evidence=tuple(notes[:n])), ["x"], folder="f", command="c")
+        assert len(said.splitlines()) <= 25 and "weakness 5" in said and said.endswith("written: f")
+    code, out, _ = invoke(*harden(*PRIVATE, out="private"))
+    assert code == 0 and "Promised:" in out and "An upper bound for any attacker, if" not in out
 
 
 WRONG: dict[str, tuple[list[object], int, str]] = {

@@ -22,7 +22,7 @@ from casemate.core.errors import InvalidData, MissingExtra
 from casemate.core.extras import installed
 from casemate.core.schema import violations
 from casemate.core.stats import Interval
-from casemate.core.types import Explanation, Measurement, Note, Threat
+from casemate.core.types import Explanation, Measurement, Note, Table, Threat
 from casemate.demo import checks, clinic, facts, lending, loans, network, outcome, steps, texts, words
 from casemate.privacy import logistic
 from casemate.report.model import Report
@@ -149,7 +149,11 @@ def test_nine_columns_can_change_and_most_applications_obey_the_rules_as_they_ar
 # ---- tiny runs of the whole
 
 TINY = steps.Settings(
-    n_shadows=4, n_network_shadows=4, epochs=1, generations=3, only=("lira", "tabular_attack")
+    n_shadows=4,
+    n_network_shadows=4,
+    epochs=1,
+    generations=3,
+    only=("lira", "tabular_attack", "permutation_importance"),
 )
 
 
@@ -450,7 +454,7 @@ def test_an_edit_is_said_in_readers_words() -> None:
     called = texts.names("bank", "zh-CN")
     example = "debt share 43 -> 40 % of income; unverified statements 1 -> 0; adjustable rate 0 -> 1"
     assert lending._worded(example, "zh-CN", called) == (
-        "债务占比 43 -> 40 %（占收入）; 未核实陈述: 是 -> 否; 浮动利率: 否 -> 是"
+        "债务占比 43 -> 40 %（占收入）；未核实陈述: 是 -> 否；浮动利率: 否 -> 是"
     )
     assert lending._worded("term 10 -> 100 months", "en", {}) == "term 10 -> 100 months"
 
@@ -463,7 +467,14 @@ def explained(values: list[float], **fields: Any) -> Explanation:
 
 
 def test_two_explanations_agree_as_far_as_their_ranks_do() -> None:
-    told = facts.agreement(explained([6, 5, 4, 3, 2, 1]), explained([6, 5, 4, 3, 1, 2]))
+    def counted(*values: float) -> Report:
+        names = sorted(zip("abcdef", values, strict=True), key=lambda pair: -pair[1])
+        table = Table(name="importance", columns=("column", "importance"), rows=tuple(names))
+        return report_with(
+            row("top_importance", 6.0, 5.0, 7.0, method="permutation_importance", details=(table,))
+        )
+
+    told = facts.agreement(counted(6, 5, 4, 3, 2, 1), counted(6, 5, 4, 3, 1, 2))
     assert told.spearman == pytest.approx(1 - 6 * 2 / (6 * 35))
     assert (told.before, told.after, told.shared) == (tuple("abcde"), tuple("abcdf"), 4)
 
@@ -482,6 +493,16 @@ def test_of_two_classes_the_reasons_are_for_the_one_that_is_answered() -> None:
     assert other.fit < facts.WEAK
 
 
+def test_rules_on_columns_of_0_and_1_are_said_as_yes_or_no() -> None:
+    rules = tuple((rule, 0.2, 0.01) for rule in ("married <= 0", "gift > 0", "debts > 0"))
+    why = facts.Reasons(answer="a", sure=0.9, rules=rules, fit=0.9)
+    said = words.rules(why, {"married": "wed"}, frozenset({"married", "gift"}), "en")
+    assert said == "wed: no (+0.20 ± 0.010), gift: yes (+0.20 ± 0.010), debts > 0 (+0.20 ± 0.010)"
+    held = SimpleNamespace(x=np.array([[0.0, 1.0, 2.0], [1.0, np.nan, 0.0]]))
+    data = SimpleNamespace(train=held, holdout=held, schema=SimpleNamespace(names=["a", "b", "c"]))
+    assert facts.yes_or_no(data) == {"a", "b"}  # type: ignore[arg-type]
+
+
 def test_changes_are_written_with_their_signs() -> None:
     gap = Interval(-0.8012, -0.81, -0.79, 0.95, 100)
     assert words.signed(gap, of_100=True) == "-80 [-81, -79]"
@@ -497,13 +518,42 @@ def test_only_an_empty_folder_or_our_own_is_written_to(
     monkeypatch.chdir(tmp_path)
     folder = demo.folder_for("bank", None)
     assert folder == Path("casemate-demo-bank")
-    (folder / "before.json").touch()
+    (folder / "before.json").write_text('{"command": ["casemate", "demo", "bank"]}')
+    (folder / "report.html").touch()
     assert demo.folder_for("bank", None) == folder
     (folder / "thesis.tex").touch()
     with pytest.raises(InvalidData, match=r"holds other files \(thesis\.tex\)"):
         demo.folder_for("bank", None)
-    with pytest.raises(InvalidData, match="cannot make this folder"):
+    with pytest.raises(InvalidData, match="cannot make or write this folder"):
         demo.folder_for("bank", folder / "thesis.tex")
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("before.json", '{"command": ["casemate", "audit", "model.joblib"]}'),
+        ("after.json", '{"command": null}'),
+        ("before.json", "[]"),
+        ("report.json", '{"command": ["casemate", "demo"]}'),  # what an audit is usually called
+        ("report.html", "without a demo's reports beside it"),
+    ],
+)
+def test_what_an_audit_left_is_not_written_over(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InvalidData, match=f"holds other files .{name}"):
+        demo.folder_for("bank", tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == [text]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(**options: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(outcome.tempfile, "TemporaryFile", denied)
+    with pytest.raises(InvalidData, match=r"cannot make or write this folder \(Permission denied\)"):
+        demo.folder_for("bank", tmp_path)
 
 
 @pytest.fixture
@@ -521,7 +571,9 @@ def tiny_small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_smallest_demo_runs_in_the_fast_tier(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "demo"
     folder.mkdir()
-    (folder / "torch-after.json").write_text("{}")  # of an earlier demo: it would be taken for this one's
+    (folder / "torch-after.json").write_text(
+        '{"command": ["casemate", "demo"]}'
+    )  # of an earlier demo: it would be taken for this one's
     code = cli.run(["demo", "--small", "--jobs", "1", "--out", str(folder)])
     out, err = capsys.readouterr()
     assert (code, err) == (0, "")

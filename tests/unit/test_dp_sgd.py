@@ -6,6 +6,7 @@ Noise cannot be seeded: statistical checks fail by chance with probability 1e-6 
 
 from __future__ import annotations
 
+import copy
 import math
 import pickle
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from dp_accounting import dp_event
@@ -239,26 +241,26 @@ def test_the_plan_is_what_the_training_does() -> None:
 
 
 def test_the_pieces_are_of_one_plan() -> None:
-    change = private(epsilon=0.5, settings={"batch_size": 8, "epochs": 5, "clip": 0.5})
+    change = private(epsilon=0.5, settings={"batch_size": 8, "epochs": 2, "clip": 0.5})
     pieces, plan = change.target.recipe.pieces, change.target.claims[0]
-    assert plan.unit == "person" and plan.clip == 0.5 and plan.steps == 5 * 8
+    assert plan.unit == "person" and plan.clip == 0.5 and plan.steps == 2 * 8
     assert plan.rate == 8 / 64 and pieces.aggregate.expected == 8.0  # 60 people: 64 is nearest
     assert pieces.sampler.claim == pieces.aggregate.claim == plan and pieces.claims == (plan,)
     assert (
-        change.target.recipe.epochs == 5 and pieces.sampler.draws is pieces.aggregate.draws is secure.source
+        change.target.recipe.epochs == 2 and pieces.sampler.draws is pieces.aggregate.draws is secure.source
     )
 
 
 @pytest.mark.parametrize(
     "privacy", [{"epsilon": 1.0, "delta": 1e-4}, {"epsilon": 0.5}, {"max_tpr": 0.02, "at_fpr": 0.01}]
 )
-@pytest.mark.parametrize("batch", [8, 64])
+@pytest.mark.parametrize("batch", [16, 64])
 def test_what_is_claimed_is_what_dp_accounting_says_of_the_steps(
     batch: int, privacy: dict[str, float]
 ) -> None:
     wanted = {"epsilon": None, **privacy}
-    plan = private(settings={"batch_size": batch}, **wanted).target.claims[0]
-    assert plan.steps == 3 * 64 // batch and plan.delta == privacy.get("delta", 1e-3)
+    plan = private(settings={"batch_size": batch, "epochs": 2}, **wanted).target.claims[0]
+    assert plan.steps == 2 * 64 // batch and plan.delta == privacy.get("delta", 1e-3)
     one = dp_event.GaussianDpEvent(plan.noise_multiplier)
     one = one if batch == 64 else dp_event.PoissonSampledDpEvent(batch / 64, one)
     accountant = PLDAccountant().compose(dp_event.SelfComposedDpEvent(one, plan.steps))
@@ -369,6 +371,36 @@ def test_batch_normalisation_is_refused_before_anything_is_spent(tmp_path: Path)
 def test_preprocessing_fitted_to_the_rows_is_refused() -> None:
     with pytest.raises(GuaranteeVoid, match="public bounds"):
         private(target=net(preprocessing=loop.standardise))
+
+
+def test_a_factory_that_brings_the_model_under_test_along_is_refused() -> None:
+    model = mlp()
+    target = cm.wrap(model, recipe=cm.Recipe(factory=lambda: copy.deepcopy(model)), outputs="logits")
+    with pytest.raises(GuaranteeVoid, match=r"brings along '0\.weight' of the model under test"):
+        private(target=target)
+
+    def public() -> nn.Module:  # a body that is known to all, and a head of its own
+        body = copy.deepcopy(model)
+        body[0].requires_grad_(False)
+        body[3] = nn.Linear(6, 2)
+        return body
+
+    body = public()
+    assert private(
+        target=cm.wrap(body, recipe=cm.Recipe(factory=public, epochs=1), outputs="logits")
+    ).target.claims
+
+
+def test_categories_read_off_the_rows_are_refused() -> None:
+    word = np.where(TRAIN[0][:, 1] > 0, "a", "b")
+    table = pd.DataFrame({"one": TRAIN[0][:, 0], "word": word})
+    data = cm.Dataset(train=(table, TRAIN[1]), holdout=(table, TRAIN[1]))
+    target = net(lambda: nn.Linear(2, 2))
+    with pytest.raises(GuaranteeVoid, match=r"the categories of 'word', and so its codes, were read off"):
+        private(data, target, settings={"batch_size": 128})
+    told = data.schema.with_columns({"word": {"categories": ("a", "b", "c")}})
+    stated = cm.Dataset(train=(table, TRAIN[1]), holdout=(table, TRAIN[1]), schema=told)
+    assert private(stated, target, settings={"batch_size": 128}).target.claims
 
 
 def test_unsound_mixes_are_refused() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import math
 import os
@@ -21,6 +22,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 import casemate as cm
+from casemate.adapters.files import written
 from casemate.core.errors import (
     CasemateError,
     GuaranteeVoid,
@@ -36,7 +38,7 @@ from casemate.hardened.values import Unwritable, plain, restored
 from casemate.privacy.plan import Plan
 
 torch = pytest.importorskip("torch")
-from casemate.training import loop  # noqa: E402  # after the guard
+from casemate.training import journal, loop  # noqa: E402  # after the guard
 from casemate.training.pieces import TrainingPieces  # noqa: E402
 
 X = micro.numbers(240, 0) / np.array([1.0, 10.0, 0.1, 3.0])
@@ -325,6 +327,22 @@ def test_hardened_again_from_its_folder(tmp_path: Path) -> None:
     )
 
 
+def test_what_could_not_be_had_stays_said_when_it_is_hardened_again(tmp_path: Path) -> None:
+    adversarial = cm.harden(deep(), DATA, using=[cm.method("adversarial_training", radius=0.1)])
+    first = cm.save(adversarial, tmp_path / "a")
+    bare_one = cm.load(first, factory="hospital_nets:bare")
+    again = cm.save(cm.harden(bare_one, DATA, using=["rounding"]), tmp_path / "b")
+    target = cm.load(again, factory="hospital_nets:deep")
+    assert REFIT not in target.capabilities and "are not offered" in target.caveats[0]
+    public = cm.Dataset(train=(X[:80], Y[:80]), holdout=(X[120:], Y[120:]), reference=(X[80:120], Y[80:120]))
+    for make, data, told in ((forest, public, "public rows"), (deep, DATA, "its teacher is a torch model")):
+        one = cm.save(cm.harden(make(), data, using=["distil"]), tmp_path / f"{make.__name__} 1")
+        change = cm.harden(cm.load(one), data, using=["rounding"])
+        student, coded = loaded(cm.save(change, tmp_path / f"{make.__name__} 2"), data)
+        assert np.array_equal(student.scores(coded.holdout.x), change.target.scores(coded.holdout.x))
+        assert len(student.caveats) == 1 and told in student.caveats[0]
+
+
 def test_what_change_json_says(tmp_path: Path) -> None:
     change = cm.harden(forest(), DATA, using=[cm.method("dp_logistic", epsilon=3, bounds=BOUNDS)], seed=4)
     said = json.loads((cm.save(change, tmp_path / "safe", model="mine:forest") / "change.json").read_text())
@@ -383,8 +401,6 @@ class Boom:
 def test_a_malicious_model_file_is_refused_even_if_its_digest_is_right(
     private: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import hashlib
-
     monkeypatch.chdir(tmp_path)
     raw = pickle.dumps(Boom())
     (private / "model.joblib").write_bytes(raw)
@@ -421,6 +437,14 @@ def _other_plan(said: dict[str, Any]) -> None:
     said["layers"][0]["claims"] = plain((replace(PLAN, noise_multiplier=500.0),))
 
 
+def _endless(said: dict[str, Any]) -> None:
+    said["layers"][0]["claims"][0]["value"].update(steps=10**15)
+
+
+def _digits(said: dict[str, Any]) -> None:
+    said["layers"].append({"layer": "rounded", "digits": 10**9, "claims": True})
+
+
 def _noisier(said: dict[str, Any]) -> None:
     value = said["layers"][0]["claims"][0]["value"]
     value.update(noise_multiplier=1e3, epsilon=0.01)
@@ -438,6 +462,11 @@ LIES: dict[str, tuple[Callable[[dict[str, Any]], object], type[CasemateError], s
     "no files": (lambda said: said.pop("files"), TamperedArtefact, "does not list"),
     "a file elsewhere": (lambda said: said["layers"][0].update(file="../x.joblib"), TamperedArtefact, "does not list"),
     "no claims": (lambda said: said["layers"][0].pop("claims"), InvalidData, "not as Casemate writes it"),
+    "more steps than memory": (_endless, InvalidData, "promises nothing"),
+    "digits without end": (_digits, InvalidData, "0 to 12"),
+    "a layer that is no name": (lambda said: said["layers"][0].update(layer=[]), InvalidData, "newer"),
+    "a task nobody knows": (lambda said: said["layers"][0].update(task="x"), InvalidData, "a task 'x'"),
+    "classes that are none": (lambda said: said["layers"][0].update(classes=[{}, 1]), InvalidData, "no list of labels"),
     "a plan of text": (lambda said: said["layers"][0].update(claims=["epsilon 0.1"]), TamperedArtefact, "no such plan"),
 }  # fmt: skip
 
@@ -448,6 +477,41 @@ def test_a_folder_that_lies_is_refused_though_its_digest_is_right(name: str, pri
     rewritten(private, lie)
     with pytest.raises(error, match=told):
         cm.load(private)
+
+
+def _stated(said: dict[str, Any], plan: Plan = PLAN) -> None:
+    said["layers"][0]["claims"] = plain((plan,))
+
+
+def test_a_plan_among_the_settings_of_another_model_is_no_training_by_it(tmp_path: Path) -> None:
+    path = cm.save(cm.harden(forest(), DATA, using=["limit_leaves"]), tmp_path / "safe")
+    model = forest().model  # type: ignore[attr-defined]
+    model.random_state = PLAN  # a setting that refits replace, so that they would work
+    (path / "model.joblib").write_bytes(written(model)[1])
+    digest = {"sha256": hashlib.sha256((path / "model.joblib").read_bytes()).hexdigest(), "bytes": 0}
+    rewritten(path, lambda said: (_stated(said), said["files"].update({"model.joblib": digest})))
+    with pytest.raises(TamperedArtefact, match="trains by no such plan"):
+        cm.load(path)
+
+
+def test_a_torch_recipe_that_names_a_plan_but_adds_no_noise_is_refused(tmp_path: Path) -> None:
+    path = cm.save(
+        cm.harden(deep(), DATA, using=[cm.method("adversarial_training", radius=0.1)]), tmp_path / "safe"
+    )
+    pieces = ("recipe", "pieces", "value", "claims")
+    rewritten(path, lambda said: (_stated(said), _put(said, plain((PLAN,)), 0, *pieces)))
+    with pytest.raises(TamperedArtefact, match="trains by no such plan"):
+        cm.load(path, factory="hospital_nets:deep")
+
+
+def test_a_plan_that_nothing_here_can_be_compared_with_is_said_to_be_that(tmp_path: Path) -> None:
+    path = cm.save(cm.harden(deep(), DATA, using=["rounding"]), tmp_path / "safe")
+    rewritten(path, lambda said: (_stated(said), _put(said, None, 0, "recipe")))
+    target = cm.load(path, factory="hospital_nets:deep")
+    assert target.claims == (PLAN,) and "is not here to compare" in target.caveats[0]
+    rewritten(path, lambda said: _put(said, ["epsilon 0.1"], 0, "claims"))
+    with pytest.raises(TamperedArtefact, match="no such plan"):
+        cm.load(path, factory="hospital_nets:deep")
 
 
 def _put(said: dict[str, Any], value: Any, *path: Any) -> None:
@@ -699,6 +763,78 @@ def test_what_lies_beside_is_never_taken_for_ours(tmp_path: Path) -> None:
     with pytest.raises(InvalidData, match="is a link"):
         folders.opened(tmp_path / "linked")
     assert (tmp_path / "safe.part" / "thesis.tex").read_text() == "x"
+
+
+def test_a_folder_where_no_folder_can_be_renamed_to_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for place in (".", "", f"../{tmp_path.name}"):
+        with pytest.raises(InvalidData, match="where you stand"):
+            folders.opened(place)
+    assert not list(tmp_path.parent.glob(f"{tmp_path.name}.part"))
+
+
+def test_a_folder_that_was_there_is_closed_to_others_and_made_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part = tmp_path / "safe.part"
+    part.mkdir()
+    part.chmod(0o777)
+    real, settled = os.fsync, []
+    monkeypatch.setattr(os, "fsync", lambda handle: (settled.append(os.fstat(handle).st_ino), real(handle)))
+    folders.opened(tmp_path / "safe")
+    assert part.stat().st_mode & 0o777 == 0o700 and tmp_path.stat().st_ino in settled
+    monkeypatch.setattr(os, "geteuid", lambda: part.stat().st_uid + 1)
+    with pytest.raises(InvalidData, match="belongs to another user"):
+        folders.opened(tmp_path / "safe")
+
+
+def test_two_runs_at_once_are_one(tmp_path: Path) -> None:
+    with folders.at_work(tmp_path / "safe") as part:
+        with pytest.raises(InvalidData, match="another run is at work"), folders.at_work(tmp_path / "safe"):
+            pass
+        assert part.is_dir(), "the other one removes nothing"
+    assert not part.exists()
+    with folders.at_work(tmp_path / "safe"):
+        pass
+
+
+def test_a_note_that_a_full_disk_refused_is_no_beginning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    using = [cm.method("dp_logistic", epsilon=3, bounds=BOUNDS)]
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(InvalidData, match="No space left"):
+            cm.harden(forest(), DATA, using=using, folder=tmp_path)
+    assert not list(tmp_path.iterdir()), "no noise was drawn"
+    assert cm.harden(forest(), DATA, using=using, folder=tmp_path).target.claims
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[]", "[" * 100_000, json.dumps({"version": 1, "mark": "m", "python": [3, [1] * 625, None],
+     "numpy": ["MT19937", [1] * 624, 0, 0, 0.0], "plain": []})],
+    ids=["list", "deep", "plain"],
+)  # fmt: skip
+def test_a_checkpoint_that_is_none_is_said_in_one_line(said: str, tmp_path: Path) -> None:
+    import random
+
+    from safetensors.torch import save
+
+    states = random.getstate(), np.random.get_state(), torch.random.get_rng_state()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(save({"order": torch.zeros(1), "rng.cpu": states[2]}, {"casemate": said}))
+    try:
+        with pytest.raises(InvalidData, match="is no checkpoint of this training"):
+            journal.resume(path, "m", "cpu")
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def test_a_module_is_offered_after_a_round_trip(tmp_path: Path) -> None:

@@ -304,6 +304,59 @@ class Captured(nn.Module):
         return self.layer(x) + x @ self.kept[0].T
 
 
+class Caches(nn.Module):
+    """Fills a cache by the shape of what it sees, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 5)
+        self.places: Any = None
+
+    def forward(self, x: Any) -> Any:
+        if self.places is None:
+            self.places = torch.arange(x.shape[1]) / 10
+        return self.layer(x + self.places)
+
+
+class Follows(nn.Module):
+    """A running mean that is no buffer; by itself each row is looked at alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 5)
+        self.mean = torch.zeros(3)
+
+    def forward(self, x: Any) -> Any:
+        if self.training:
+            self.mean = 0.9 * self.mean + 0.1 * x.detach().mean(0)
+        return self.layer(x - self.mean)
+
+
+class Shows(nn.Module):
+    """Keeps what it saw last, to be looked at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 5)
+        self.last: list[Any] = []
+
+    def forward(self, x: Any) -> Any:
+        self.last = [x.detach()]
+        return self.layer(x)
+
+
+def hooked() -> nn.Module:
+    """A running mean that a hook keeps for itself."""
+    layer, mean = nn.Linear(3, 5), [torch.zeros(3)]
+
+    def shift(module: Any, given: Any) -> Any:
+        mean[0] = 0.9 * mean[0] + 0.1 * given[0].detach().mean(0)
+        return given[0] - mean[0] if module.training else given[0]
+
+    layer.register_forward_pre_hook(shift)
+    return layer
+
+
 def frozen_norm() -> nn.Module:
     class Asleep(nn.BatchNorm1d):
         def train(self, mode: bool = True) -> Any:
@@ -324,6 +377,18 @@ def _smoothed(raw: Any, y: Any, stage: Any) -> Any:
     return nn.functional.cross_entropy(raw, y, label_smoothing=0.1)
 
 
+class Recalls:
+    """Weighs a row by how the rows before it did."""
+
+    def __init__(self) -> None:
+        self.mean = torch.zeros(())
+
+    def __call__(self, raw: Any, y: Any, stage: Any) -> Any:
+        loss = nn.functional.cross_entropy(raw, y)
+        weight, self.mean = 1 + self.mean, loss.detach()
+        return weight * loss
+
+
 class Sampler(Planned):
     def __call__(self, stage: Any) -> Any:
         yield torch.arange(stage.n_rows)
@@ -333,7 +398,7 @@ class Aggregate(Planned):
     def __call__(self, x: Any, y: Any, stage: Any) -> Any:
         found, _ = clipped_sum(stage.model, per_example.row_loss(stage), x, y, None, 1.0)
         for name, parameter in stage.model.named_parameters():
-            parameter.grad = found.get(name)
+            parameter.grad = found[name].to(parameter.dtype) if name in found else None
         return torch.zeros(())
 
 
@@ -341,9 +406,11 @@ PIECES = TrainingPieces(claims=("C",), sampler=Sampler(claim="C"), aggregate=Agg
 X, Y = np.random.default_rng(0).normal(size=(20, 3)), np.arange(20) % 5
 
 
-def trained(factory: Callable[[], Any], pieces: TrainingPieces = PIECES, **options: Any) -> Any:
+def trained(
+    factory: Callable[[], Any], pieces: TrainingPieces = PIECES, *, person: Any = None, **options: Any
+) -> Any:
     recipe = cm.Recipe(factory=factory, epochs=2, pieces=pieces, **options)
-    return loop.train(recipe, X, Y, seed=0, facts=Facts(n_classes=5)).model
+    return loop.train(recipe, X, Y, seed=0, facts=Facts(n_classes=5, person=person)).model
 
 
 def linear(*layers: nn.Module) -> Callable[[], nn.Module]:
@@ -363,6 +430,9 @@ def linear(*layers: nn.Module) -> Callable[[], nn.Module]:
         (Mixes, "the model mixes the rows of a batch; use GroupNorm"),
         (MixesCodes, "answers otherwise for a row alone"),
         (Remembers, "writes to its buffer 'seen'"),
+        (Follows, "keeps something of the rows it saw in its attribute 'mean'"),
+        (Shows, "in its attribute 'last'"),
+        (hooked, "another one after other rows were seen"),
         (Captured, "'layer.weight' is used where torch.func.functional_call does not reach"),
     ],
 )
@@ -382,6 +452,8 @@ def test_a_parameter_that_no_row_reaches_is_an_error() -> None:
         mlp,
         frozen_norm,
         linear(nn.Dropout()),
+        Caches,
+        lambda: mlp().bfloat16(),
         linear(nn.Unflatten(1, (1, 3)), nn.InstanceNorm1d(1), nn.Flatten()),
     ],
 )
@@ -395,6 +467,58 @@ def test_a_loss_across_rows_is_refused(loss: Any) -> None:
         trained(mlp, TrainingPieces(**{**vars(PIECES), "loss": loss}))
 
 
+def _mixup(x: Any, y: Any, stage: Any) -> Any:
+    order = torch.randperm(len(x))
+    return 0.7 * x + 0.3 * x[order], y
+
+
+def _centred(x: Any, y: Any, stage: Any) -> Any:
+    return x - x.mean(0), y
+
+
+def _errors(x: Any, y: Any, stage: Any) -> Any:
+    return x + 0.1 * torch.randn(x.shape), y
+
+
+def test_a_loss_that_remembers_rows_is_refused() -> None:
+    with pytest.raises(GuaranteeVoid, match="another one after other rows were seen"):
+        trained(mlp, TrainingPieces(**{**vars(PIECES), "loss": Recalls()}))
+
+
+@pytest.mark.parametrize("transform", [_mixup, _centred])
+def test_a_transform_across_rows_is_refused(transform: Any) -> None:
+    with pytest.raises(GuaranteeVoid, match="the transform mixes the rows of a batch"):
+        trained(mlp, TrainingPieces(**{**vars(PIECES), "transform": transform}))
+
+
+def test_a_transform_of_each_row_is_let_through() -> None:
+    trained(mlp, TrainingPieces(**{**vars(PIECES), "transform": _errors}))
+
+
+def test_parts_that_others_wrote_are_not_told_who_is_there() -> None:
+    told: list[tuple[Any, ...]] = []
+
+    def tell(stage: Any) -> None:
+        told.append((stage.n_rows, stage.facts.person))
+
+    def loss(raw: Any, y: Any, stage: Any) -> Any:
+        tell(stage)
+        return nn.functional.cross_entropy(raw, y)
+
+    def transform(x: Any, y: Any, stage: Any) -> Any:
+        tell(stage)
+        return x, y
+
+    def schedule(stage: Any) -> float:
+        tell(stage)
+        assert stage.rows is None  # the real size of a batch is private
+        return 1.0
+
+    slots = {"loss": loss, "transform": transform, "schedule": schedule}
+    trained(mlp, TrainingPieces(**{**vars(PIECES), **slots}), person=Y)
+    assert len(told) > 6 and set(told) == {(1, None)}
+
+
 def test_a_mean_over_rows_is_let_through() -> None:
     trained(mlp, TrainingPieces(**{**vars(PIECES), "loss": _smoothed}))
 
@@ -405,6 +529,7 @@ def test_a_mean_over_rows_is_let_through() -> None:
         ({"sampler": None}, "its sampler is not the one of that plan"),
         ({"aggregate": None}, "its aggregate is not the one"),
         ({"aggregate": Aggregate(claim="D")}, "its aggregate is not the one"),
+        ({"aggregate": Aggregate(claim="D"), "claims": ("C", "D")}, "is not the one of that plan"),
         ({"sampler": lambda stage: [torch.arange(4)]}, "its sampler is not the one"),
         ({"select": Selection(score=lambda x, y, stage: 0.0, name="accuracy")}, "chosen by private rows"),
     ],
@@ -428,7 +553,8 @@ def test_what_a_private_training_draws_by_its_seed_is_known_to_nobody() -> None:
     seeds: list[int] = []
 
     def transform(x: Any, y: Any, stage: Any) -> Any:
-        seeds.append(stage.child_seed("noise"))
+        if len(x) == len(X):  # not the made-up rows
+            seeds.append(stage.child_seed("noise"))
         return x, y
 
     pieces = TrainingPieces(**{**vars(PIECES), "transform": transform})

@@ -80,29 +80,24 @@ def harden(
     from casemate.hardened import folder as folders
 
     api.defences(specs)  # a wrong name or parameter is said before anything is read
-    part = folders.opened(out)
-    done = False
-    try:
-        with working(verbose, quiet) as progress, parallel(n_jobs):
-            columns = {"drop": listed(drop), "immutable": listed(immutable), "sensitive": listed(sensitive)}
-            data = Dataset.from_files(
-                train, holdout, label=label, person=person, missing=missing or (), schema=schema, **columns
-            )
-            target = api.load(model, device=device, factory=factory, trust=listed(trust))
-            change = api.harden(target, data, using=specs, seed=seed or 0, folder=part, progress=progress)
-            hardened.save(change, out, model=model, trust=listed(trust))
-        done = True
-    finally:
-        folders.closed(part, done=done)
+    with folders.at_work(out) as part, working(verbose, quiet) as progress, parallel(n_jobs):
+        columns = {"drop": listed(drop), "immutable": listed(immutable), "sensitive": listed(sensitive)}
+        data = Dataset.from_files(
+            train, holdout, label=label, person=person, missing=missing or (), schema=schema, **columns
+        )
+        target = api.load(model, device=device, factory=factory, trust=listed(trust))
+        change = api.harden(target, data, using=specs, seed=seed or 0, folder=part, progress=progress)
+        hardened.save(change, out, model=model, trust=listed(trust))
     if format_ == "json":
         emit((out / folders.NAME).read_text("utf-8"))
         return
+    from casemate.adapters.files import names_function
     from casemate.report import changed
 
     given = {"--train": train, "--holdout": holdout, "--label": label, "--person": person, "--schema": schema}
     given |= {"--drop": ",".join(listed(drop)), "--immutable": ",".join(listed(immutable))}
     given |= {"--sensitive": ",".join(listed(sensitive)), "--device": device}
-    given["--factory"] = factory or (model if hardened.needs_code(change) else None)
+    given["--factory"] = factory or (model if hardened.needs_code(change) and names_function(model) else None)
     command = _again(out, given, {"--missing": missing or (), "--trust": listed(trust)})
     names = sorted(path.name for path in out.iterdir())
     lines(changed.text(change, names, folder=str(out), command=command, lang=lang))

@@ -11,7 +11,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from casemate import api
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 LEAF = 20
 EPSILON, DELTA = 3.0, 1e-5
 SHOWN = "4 or more"  # the answer that is explained
+# Effort quick looks at 2,000 rows: too few for the order of 18 columns.
+PINNED = {"permutation_importance": {"repeats": 3, "max_rows": 10_000}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ def run(case: Case, *, seed: int, progress: Progress | None, settings: steps.Set
         "before": api.audit(
             forest,
             data,
-            methods=settings.methods(),
+            methods=replace(settings, narrow={**PINNED, **(settings.narrow or {})}).methods(),
             effort="quick",
             seed=seed,
             show_records=True,
@@ -89,7 +91,6 @@ def run(case: Case, *, seed: int, progress: Progress | None, settings: steps.Set
         moved = network.run(case, seed=seed, epochs=settings.epochs, progress=step)
         reports |= {"torch-before": moved.before, "torch-after": moved.after}
     row = steps.first_called(forest, data, SHOWN)
-    whole = [api.explain(target, data, seed=seed) for target in (forest, leaves)]
     single = [] if row is None else [_one(target, data, row, seed) for target in (forest, leaves)]
     found = Found(
         case=case,
@@ -98,7 +99,7 @@ def run(case: Case, *, seed: int, progress: Progress | None, settings: steps.Set
         most=private.claims[0].max_tpr(facts.RATE),
         checks=checked(private, data),
         moved=moved,
-        agreement=facts.agreement(*whole),
+        agreement=facts.agreement(before, reports["after"]),
         reasons=(single[0], single[1]) if single else None,
     )
     said = {lang: tuple(lines(found, lang)) for lang in LANGUAGES}
@@ -207,9 +208,9 @@ def _explained(found: Found, lang: str) -> list[str]:
     )
     if found.reasons is None:
         return words.wrapped(text)
-    sides = []
+    sides, plain = [], facts.yes_or_no(found.case.data)
     for when, why in zip(("before", "after"), found.reasons, strict=True):
-        answer, rules = words.translated(why.answer, called), words.rules(why, called, lang)
+        answer, rules = words.translated(why.answer, called), words.rules(why, called, plain, lang)
         sides.append(
             say("why.side", lang, when=say(f"why.{when}", lang), answer=answer, sure=why.sure, rules=rules)
         )

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from casemate.core.types import Note, Table
+from casemate.report import pictures
 
 if TYPE_CHECKING:
+    from casemate.core.data import Dataset
     from casemate.core.stats import Interval
     from casemate.core.types import Explanation, Measurement
     from casemate.report.compare import Comparison
@@ -85,19 +87,23 @@ class Agreement:
     shared: int  # of the first TOP
 
 
-def agreement(before: Explanation, after: Explanation) -> Agreement:
-    """Compare two permutation importances: rank correlation over all columns, overlap of the first."""
-    from scipy.stats import spearmanr
-
-    one, other = before.values[0, :, 0], after.values[0, :, 0]  # (columns,)
-    ranked = [tuple(why.names[j] for j in np.argsort(-v, kind="stable")[:TOP]) for why, v in
-              ((before, one), (after, other))]  # fmt: skip
+def agreement(before: Report, after: Report) -> Agreement:
+    """Compare the permutation importances of two reports, as their page does."""
+    one, other = (importances(report) for report in (before, after))
+    told = pictures.agreement(one, other, TOP)
     return Agreement(
-        before=ranked[0],
-        after=ranked[1],
-        spearman=float(spearmanr(one, other).statistic),
-        shared=len(set(ranked[0]) & set(ranked[1])),
+        before=tuple(one)[:TOP],
+        after=tuple(other)[:TOP],
+        spearman=float("nan") if told.spearman is None else told.spearman,
+        shared=told.shared,
     )
+
+
+def importances(report: Report) -> dict[str, float]:
+    """Return what each column counts for, strongest first."""
+    table = table_of(report["permutation_importance", "top_importance"], "importance")
+    found = {str(row[0]): float(row[1] or 0.0) for row in table.rows} if table else {}
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +114,13 @@ class Reasons:
     sure: float
     rules: tuple[tuple[str, float, float], ...]
     fit: float
+
+
+def yes_or_no(data: Dataset) -> frozenset[str]:
+    """Return the columns that hold 0 and 1 alone."""
+    x = np.concatenate([data.train.x, data.holdout.x])
+    plain = (np.isin(x, (0, 1)) | np.isnan(x)).all(axis=0)
+    return frozenset(name for name, held in zip(data.schema.names, plain, strict=True) if held)
 
 
 def reasons(why: Explanation, classes: Sequence[Any], n: int = 3) -> Reasons:

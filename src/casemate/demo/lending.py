@@ -139,7 +139,7 @@ def lines(found: Found, lang: str) -> list[str]:
     return [
         *steps.head(found.case, lang),
         *_edited(edits(before), lang, called),
-        *_reasons(found.reasons, lang, called),
+        *_reasons(found, lang, called),
         *_groups(found, lang, called),
         *words.wrapped("4. " + say("leak.head", lang, unit=unit)),
         *words.leaks(list(zip(titles, found.comparison.reports, strict=True)), unit, lang),
@@ -155,26 +155,28 @@ def _edited(found: Edits, lang: str, called: Mapping[str, str]) -> list[str]:
     return [
         *words.wrapped(say("bank.edits", lang, share=share, **counts)),
         *(f"     {example}" for example in shown or [say("bank.no_edit", lang)]),
-        *words.indented(say("bank.feasible", lang, invalid=found.invalid, n=found.n)),
+        *words.indented(say("bank.feasible", lang, invalid=found.invalid, n=found.refused)),
     ]
 
 
 def _worded(example: str, lang: str, called: Mapping[str, str]) -> str:
     """Write an edit in readers' words; what is 0 or 1 is no or yes."""
-    answer = {"0": say("bank.no", lang), "1": say("bank.yes", lang)}
+    answer = {"0": say("word.no", lang), "1": say("word.yes", lang)}
     for name in YES_OR_NO:
         said = rf"\g<1>: {answer['0']} -> {answer['1']}", rf"\g<1>: {answer['1']} -> {answer['0']}"
         for was, text in zip(("0 -> 1", "1 -> 0"), said, strict=True):
             example = re.sub(rf"({re.escape(name)}) {was}(?!\d)", text, example)
-    return words.translated(example, called)
+    return joined(words.translated(example, called).split("; "), lang, ";")
 
 
-def _reasons(why: facts.Reasons | None, lang: str, called: Mapping[str, str]) -> list[str]:
+def _reasons(found: Found, lang: str, called: Mapping[str, str]) -> list[str]:
+    why = found.reasons
     if why is None:
         return []
     warning = say("why.weak", lang) if why.fit < facts.WEAK else ""
     fit = say("why.fit_one", lang, first=100 * why.fit, warning=warning)
-    answer, rules = words.translated(why.answer, called), words.rules(why, called, lang)
+    answer = words.translated(why.answer, called)
+    rules = words.rules(why, called, facts.yes_or_no(found.case.data), lang)
     return words.wrapped(say("bank.why", lang, answer=answer, sure=why.sure, rules=rules, fit=fit))
 
 

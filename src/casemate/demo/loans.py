@@ -71,7 +71,7 @@ YES_OR_NO = (
 def bank(seed: int = 0) -> Case:
     """Return scikit-learn's default forest on Boston mortgage applications, 989 to train on and 1,000 held out.
 
-    The set records a discriminatory practice, and a model trained on it learns that too.
+    The bank's decisions in it differ by race, and a model trained on it learns what is in them.
     """
     import numpy as np
     import pandas as pd

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import json
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,8 +18,7 @@ if TYPE_CHECKING:
 
 Name = Literal["before", "after", "after-dp", "boosting", "network", "torch-before", "torch-after"]
 PAGE = "report.html"
-# of earlier versions too: a folder that holds nothing else is one of ours
-OURS = frozenset({PAGE, "report.json", *(f"{name}.json" for name in Name.__args__)})  # type: ignore[attr-defined]
+OURS = frozenset({PAGE, *(f"{name}.json" for name in Name.__args__)})  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,17 +45,31 @@ class Outcome:
 
 
 def folder_for(name: str, out: Path | None) -> Path:
-    """Return the folder of the results, made if need be; one that holds anything but earlier results is refused."""
+    """Return the folder of the results, made if need be; one that holds anything but a demo's results is refused.
+
+    Raises:
+        InvalidData: other files are there, or the folder cannot be made or written: now, not after minutes of work.
+    """
     folder = out or Path(f"casemate-demo-{name}")
-    if folder.is_dir():
-        others = sorted({path.name for path in folder.iterdir()} - OURS)
-        if others:
-            raise InvalidData(
-                f"--out {folder} holds other files ({others[0]}); name an empty or a new folder"
-            )
-        return folder
     try:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
+        others = sorted(path.name for path in folder.iterdir() if not _ours(path))
+        with tempfile.TemporaryFile(dir=folder):  # asking for permissions is not enough: trying tells
+            pass
     except OSError as error:
-        raise InvalidData(f"--out {folder}: cannot make this folder ({error.strerror})") from error
+        raise InvalidData(f"--out {folder}: cannot make or write this folder ({error.strerror})") from error
+    if others:
+        raise InvalidData(f"--out {folder} holds other files ({others[0]}); name an empty or a new folder")
     return folder
+
+
+def _ours(path: Path) -> bool:
+    """Tell whether a demo wrote this: reports of audits bear the same names."""
+    if path.name == PAGE:
+        return path.with_name("before.json").is_file()
+    if path.name not in OURS:
+        return False
+    try:
+        return bool(json.loads(path.read_text("utf-8"))["command"][:2] == ["casemate", "demo"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return False

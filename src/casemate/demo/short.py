@@ -35,16 +35,15 @@ def run(case: Case, *, seed: int, progress: Progress | None, settings: steps.Set
     step = steps.told(progress, "2/2 larger leaves")
     leaves = api.harden(forest, data, using=[api.method("limit_leaves", n=LEAF)], seed=seed).target
     after = api.audit(leaves, data, like=before, show_records=True, progress=step)
-    told = facts.agreement(*(api.explain(target, data, seed=seed) for target in (forest, leaves)))
     comparison = api.compare(before, after)
-    said = {lang: tuple(lines(case, comparison, told, lang)) for lang in LANGUAGES}
+    said = {lang: tuple(lines(case, comparison, lang)) for lang in LANGUAGES}
     return Outcome(reports={"before": before, "after": after}, comparison=comparison, said=said)
 
 
-def lines(case: Case, comparison: Comparison, told: facts.Agreement, lang: str) -> list[str]:
+def lines(case: Case, comparison: Comparison, lang: str) -> list[str]:
     """Say what was found and what was not resolvable."""
     before, after = comparison.reports
-    unit = say("unit.small", lang)
+    told, unit = facts.agreement(before, after), say("unit.small", lang)
     titles = (say("model.forest", lang), say("model.leaves", lang, n=LEAF))
     table = words.leaks(list(zip(titles, comparison.reports, strict=True)), unit, lang)
     rank = [words.limits(report["lira", "auc"]) for report in (before, after)]

@@ -61,10 +61,17 @@ def leak_note(found: Leak | None, lang: str, unit: str) -> str:
     return say("leak.undetected", lang) + least
 
 
-def rules(why: Reasons, names: Mapping[str, str], lang: str) -> str:
-    """Write the strongest rules of an answer, each with its weight and error."""
+def rules(why: Reasons, names: Mapping[str, str], yes_or_no: frozenset[str], lang: str) -> str:
+    """Write the strongest rules of an answer, each with its weight and error; ``married <= 0`` is ``married: no``."""
+
+    def plain(rule: str) -> str:
+        for sign, key in ((" <= 0", "word.no"), (" > 0", "word.yes")):
+            if rule.removesuffix(sign) in yes_or_no and rule.endswith(sign):
+                return f"{rule.removesuffix(sign)}: {say(key, lang)}"
+        return rule
+
     told = (
-        f"{translated(rule, names)} ({value:+.2f} ± {max(error, 0.001):.3f})"
+        f"{translated(plain(rule), names)} ({value:+.2f} ± {max(error, 0.001):.3f})"
         for rule, value, error in why.rules
     )
     return joined(list(told), lang)

@@ -9,13 +9,15 @@ the allow-list reader, plans are computed again, and no name in it is imported.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,10 @@ def free(folder: str | Path) -> None:
     try:
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise InvalidData(f"{place} is there and no folder; name a new one")
+        if place.is_dir() and (place.samefile(Path.cwd()) or place.is_mount()):
+            raise InvalidData(
+                f"{place} is where you stand or a disk; name a folder inside it"
+            )  # no rename goes there
         if place.is_dir() and any(place.iterdir()):
             what = "holds a hardened model" if (place / NAME).is_file() else "holds other things"
             raise InvalidData(f"{place} {what}; name a new or an empty folder")
@@ -74,6 +80,12 @@ def opened(folder: str | Path) -> Path:
         part.mkdir(mode=0o700, exist_ok=True)
         if part.is_symlink():
             raise InvalidData(f"{part} is a link, and checkpoints hold weights; remove it")
+        if part.stat().st_uid != os.geteuid():
+            raise InvalidData(
+                f"{part} belongs to another user, and checkpoints hold weights; name another folder"
+            )
+        part.chmod(0o700)  # it may have been there
+        _settle(part.parent)  # or a note in it would go where it goes
         found = sorted(path.name for path in part.iterdir())
         if strange := [name for name in found if not _LEFT.fullmatch(name)]:
             raise InvalidData(f"{part} holds {strange[0]!r}, which no training left there; move it away")
@@ -87,6 +99,34 @@ def opened(folder: str | Path) -> Path:
             f"and beginning again spends epsilon once more; account for both, then remove {part}"
         )
     return part
+
+
+@contextmanager
+def at_work(folder: str | Path) -> Iterator[Path]:
+    """Hold the folder beside ``folder`` for the time of the work, alone; what is in it goes when that went well.
+
+    Raises:
+        InvalidData, GuaranteeVoid: as :func:`opened`; and another process is at work there.
+    """
+    handle = os.open(opened(folder), os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # given back by the system if we are killed
+        except BlockingIOError:
+            raise InvalidData(
+                f"another run is at work on {folder}; let it end, or name another folder"
+            ) from None
+        part = opened(folder)  # once more: another run may have ended, or begun and died, in between
+        if not os.path.samestat(os.fstat(handle), part.stat()):
+            raise InvalidData(f"another run was at work on {folder}; try again")
+        done = False
+        try:
+            yield part
+            done = True
+        finally:
+            closed(part, done=done)
+    finally:
+        os.close(handle)
 
 
 def closed(part: Path, *, done: bool) -> None:

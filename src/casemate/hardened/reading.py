@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import numpy as np
 
@@ -23,43 +23,23 @@ from casemate.adapters.trees import make as make_trees
 from casemate.core.errors import CasemateError, InvalidData, TamperedArtefact
 from casemate.core.limited import Limited, shared
 from casemate.core.schema import Schema
-from casemate.core.types import REFIT, Capability, Recipe, Target
+from casemate.core.types import REFIT, Capability, Recipe, Target, Task
 from casemate.hardened import modules
 from casemate.hardened.folder import Stored
 from casemate.hardened.values import restored
-from casemate.hardened.writing import CODE, ORIGINAL, SETTINGS, innermost
+from casemate.hardened.writing import CODE, ORIGINAL, SETTINGS, Absent, innermost
 from casemate.privacy.calibrated import Calibrated, Calibrator
 from casemate.privacy.calibration import Map
 from casemate.privacy.methods.rounding import RoundedTarget
 from casemate.privacy.plan import Plan
 from casemate.training.distillation import Distilled, Student
+from casemate.training.per_example import Planned
 from casemate.training.pieces import TrainingPieces
 from casemate.training.soft_network import Network
 from casemate.training.students import Columns, Fitted
 
 _T = TypeVar("_T")
 LOST = "refits and shadow models of this hardened model are not offered"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Absent(Target):
-    """Stands for a teacher that is not here: it offers nothing."""
-
-    named: str = "torch"
-
-    @property
-    def capabilities(self) -> frozenset[Capability]:
-        return frozenset()
-
-    @property
-    def kind(self) -> str:
-        return self.named
-
-    def native_classes(self) -> tuple[Any, ...] | None:
-        return None
-
-    def digest(self) -> str:
-        return "absent"
 
 
 @dataclass(frozen=True)
@@ -88,7 +68,7 @@ def rebuilt(layers: Any, source: Source) -> Target:
         "booster": _booster,
         "absent": _absent,
     }
-    bottom = layers[0].get("layer")
+    bottom = str(layers[0].get("layer"))
     if bottom not in read:
         raise InvalidData(
             f"its change.json has a layer {bottom!r} at the bottom; a newer Casemate may have written it"
@@ -99,7 +79,15 @@ def rebuilt(layers: Any, source: Source) -> Target:
             target = _front(target, layer, source)
     except CasemateError:
         raise
-    except (LookupError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+    except (
+        LookupError,
+        TypeError,
+        AttributeError,
+        ValueError,
+        ArithmeticError,
+        RecursionError,
+        MemoryError,
+    ) as error:
         told = " ".join(str(error).split())[:200]
         raise InvalidData(
             f"its change.json is not as Casemate writes it ({type(error).__name__}: {told})"
@@ -108,17 +96,37 @@ def rebuilt(layers: Any, source: Source) -> Target:
 
 
 def _claimed(target: Target, layer: Mapping[str, Any]) -> Target:
-    """Put the claims on the model: each must be the plan by which its recipe trains."""
+    """Put the claims on the model: each must be the plan by which it trains, or a caveat says that nobody looked."""
     claims = cast("tuple[Any, ...]", restored(layer["claims"]))
-    followed = [value for value in target.settings().values() if isinstance(value, Plan)]
-    if isinstance(target.recipe, Recipe) and target.recipe.pieces is not None:
-        followed += target.recipe.pieces.claims
-    checkable = not isinstance(target, (TorchTarget, Absent)) or target.recipe is not None
-    if checkable and any(claim not in followed for claim in claims):
+    if not claims:
+        return target
+    known = target.recipe is not None or not isinstance(target, (TorchTarget, Absent))
+    followed = _followed(innermost(target)) if known else claims
+    if not all(isinstance(claim, Plan) and claim in followed for claim in claims):
         raise TamperedArtefact(
             f"change.json states {claims[0]}, but the model's recipe trains by no such plan"
         )
-    return replace(target, claims=claims)
+    told = (
+        ()
+        if known
+        else (f"{claims[0]}: stated by the folder; the training that it is of is not here to compare",)
+    )
+    return replace(target, claims=claims, caveats=(*target.caveats, *told))
+
+
+def _followed(target: Target) -> list[Any]:
+    """Return the plans by which a model trains; one that merely stands among its settings is none."""
+    if isinstance(target, SklearnTarget):
+        from casemate.privacy.logistic import NoisyLogistic
+
+        return [target.model.plan] if type(target.model) is NoisyLogistic else []
+    pieces = target.recipe.pieces if isinstance(target.recipe, Recipe) else None
+    if pieces is None:
+        return []
+    parts = (pieces.sampler, pieces.aggregate)
+    return [
+        part.claim for part in parts if all(isinstance(p, Planned) and p.claim == part.claim for p in parts)
+    ]
 
 
 def _estimator(layer: Mapping[str, Any], source: Source) -> Target:
@@ -128,9 +136,8 @@ def _estimator(layer: Mapping[str, Any], source: Source) -> Target:
     caveats = (*target.caveats, *loaded.notes, *layer["caveats"])
     target = replace(
         target,
-        task=layer["task"],
-        classes=restored(layer["classes"]),
-        numbered=restored(layer["numbered"]),
+        **_said(layer),
+        numbered=_labels(layer["numbered"]),
         source=loaded.source,
         caveats=tuple(dict.fromkeys(caveats)),
     )
@@ -144,8 +151,7 @@ def _booster(layer: Mapping[str, Any], source: Source) -> Target:
     caveats = (*target.caveats, *layer["caveats"])
     return replace(
         target,
-        task=layer["task"],
-        classes=restored(layer["classes"]),
+        **_said(layer),
         source=loaded.source,
         caveats=tuple(dict.fromkeys(caveats)),
     )
@@ -180,12 +186,12 @@ def _torch(layer: Mapping[str, Any], source: Source) -> Target:
     made = cast(TorchTarget, torch_adapter.make(model, device=source.device))
     made = replace(
         made,
-        task=layer["task"],
-        classes=restored(layer["classes"]),
+        **_said(layer),
         outputs=layer["outputs"],
         recipe=recipe,
         batch_size=given.batch_size,
         source=origin,
+        caveats=tuple(dict.fromkeys((*made.caveats, *layer["caveats"]))),
     )
     if recipe is not None or (layer["recipe"] is None and not layer["lost"]):
         return made
@@ -197,7 +203,23 @@ def _torch(layer: Mapping[str, Any], source: Source) -> Target:
 
 
 def _absent(layer: Mapping[str, Any], source: Source) -> Target:  # noqa: ARG001  # layers have one signature
-    return Absent(named=layer["kind"], task=layer["task"], classes=restored(layer["classes"]))
+    return Absent(named=layer["kind"], caveats=tuple(layer["caveats"]), **_said(layer))
+
+
+def _said(layer: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the task and the classes of a model, as a target takes them."""
+    if layer["task"] not in get_args(Task):
+        raise InvalidData(
+            f"its change.json has a task {layer['task']!r:.40}; a newer Casemate may have written it"
+        )
+    return {"task": layer["task"], "classes": _labels(layer["classes"])}
+
+
+def _labels(raw: Any) -> tuple[Any, ...]:
+    found = restored(raw)
+    if not isinstance(found, tuple) or not all(isinstance(label, (str, int, float)) for label in found):
+        raise InvalidData("its change.json has classes that are no list of labels")
+    return found
 
 
 def _hardened_recipe(stored: Mapping[str, Any] | None, given: Any) -> Recipe | None:
@@ -226,6 +248,8 @@ def _front(base: Target, layer: Mapping[str, Any], source: Source) -> Target:
     kind = layer.get("layer")
     common = shared(base) | ({} if layer["claims"] else {"claims": ()})
     if kind == "rounded":
+        if layer["digits"] not in range(13):  # as the method does
+            raise InvalidData("its change.json has digits that are no whole number from 0 to 12")
         return RoundedTarget(base=base, digits=int(layer["digits"]), **common)
     if kind == "calibrated":
         way, mapping = _value(layer["calibrator"], Calibrator), _value(layer["map"], Map)
@@ -259,14 +283,16 @@ def _distilled(base: Target, layer: Mapping[str, Any], source: Source, common: d
     else:
         model = files.parsed(raw, path).model
         columns = _value(layer["columns"], Columns)
+        if not all(isinstance(part, np.ndarray) for part in vars(columns).values()):
+            raise InvalidData("its change.json has columns of a student that are no arrays")
         fitted = Fitted(kind=student.kind, model=model, columns=columns, power=float(layer["power"]))
         if read.input == "table":
             fitted.scores(np.zeros((2, len(read.columns))))
     told = ""
     if layer["public"]:
         told = f"{LOST}: its student learnt on public rows, which no folder holds"
-    elif isinstance(base, Absent):
-        told = f"{LOST}: its teacher is a torch model; pass factory= (--factory package.module:function)"
+    elif isinstance(base, Absent) and not any(caveat.startswith(LOST) for caveat in base.caveats):
+        told = f"{LOST}: its teacher is a torch model, and factory= (--factory package.module:function) was not given"
     elif isinstance(base, SklearnTarget):
         told = "the folder keeps the teacher of this distilled model as settings alone: it is trained again for refits"
     caveats = (*base.caveats, told) if told else base.caveats

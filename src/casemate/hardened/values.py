@@ -25,6 +25,7 @@ import numpy as np
 
 from casemate.core.errors import CasemateError, InvalidData
 from casemate.core.types import Target
+from casemate.privacy.accounting import LEAST_NOISE, MOST_NOISE
 from casemate.privacy.plan import Plan
 
 _KEY = "!"  # marks what is not plain JSON
@@ -122,12 +123,27 @@ def _built(kind: Any, raw: dict[str, Any]) -> Any:
 
 @lru_cache(16)  # a plan stands in several pieces of a training, and its cost takes time to compute
 def _written(plan: Plan) -> dict[str, Any]:
-    return plan.to_dict()
+    raw = plan.to_dict()
+    _check_cost(raw)
+    return raw
 
 
 @lru_cache(16)
 def _recomputed(text: str) -> Plan:
-    return Plan.from_dict(json.loads(text))
+    raw = json.loads(text)
+    _check_cost(raw)
+    return Plan.from_dict(raw)
+
+
+def _check_cost(raw: Mapping[str, Any]) -> None:
+    """Refuse a plan that promises nothing (epsilon in the thousands): accounting for it can take all memory."""
+    noise, rate, count = raw["noise_multiplier"], raw["rate"], raw["steps"] + raw["counts"]
+    least = LEAST_NOISE if rate == 1 else 0.2
+    # rate * count / noise**2 is twice the loss to expect
+    if not (least <= noise <= MOST_NOISE and rate * count <= 4e3 * noise * noise and count <= 1e6):
+        raise InvalidData(
+            "a plan of so many steps, or so little noise, that it promises nothing stands in no folder"
+        )
 
 
 def _array(raw: dict[str, Any]) -> np.ndarray:

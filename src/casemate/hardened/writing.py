@@ -19,7 +19,7 @@ from casemate.adapters.trees import TreesTarget
 from casemate.core.errors import InvalidData
 from casemate.core.limited import Limited, Wrapper
 from casemate.core.schema import Schema
-from casemate.core.types import Recipe, Target
+from casemate.core.types import Capability, Recipe, Target
 from casemate.hardened import modules
 from casemate.hardened.values import Unwritable, plain
 from casemate.privacy.calibrated import Calibrated
@@ -30,6 +30,27 @@ from casemate.training.students import Fitted
 SETTINGS = ("optimiser", "learning_rate", "momentum", "weight_decay", "epochs", "batch_size", "loss")
 CODE = ("factory", "preprocessing")
 ORIGINAL = "original"  # stands for code of the user's: it comes from the function that returned the original
+
+
+@dataclass(frozen=True, kw_only=True)
+class Absent(Target):
+    """Stands for a teacher that is not here: it offers nothing."""
+
+    named: str = "torch"
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return frozenset()
+
+    @property
+    def kind(self) -> str:
+        return self.named
+
+    def native_classes(self) -> tuple[Any, ...] | None:
+        return None
+
+    def digest(self) -> str:
+        return "absent"
 
 
 @dataclass(frozen=True)
@@ -120,12 +141,14 @@ def _student(wrapper: Distilled, sink: Sink, stem: str) -> dict[str, Any]:
 
 
 def _bottom(target: Target, original: Target, sink: Sink, *, answers: bool) -> dict[str, Any]:
+    if isinstance(target, Absent):
+        return _absent(target)
     layer: dict[str, Any] = {
         "kind": target.kind,
         "task": target.task,
         "classes": plain(target.classes),
         "claims": plain(target.claims),
-        "caveats": [],
+        "caveats": list(target.caveats),
         "file": None,
         "lost": "",
     }
@@ -146,7 +169,7 @@ def _bottom(target: Target, original: Target, sink: Sink, *, answers: bool) -> d
             layer["file"] = sink.add(stem, target.model)
         return layer
     if isinstance(target, SklearnTarget):
-        layer |= {"layer": "estimator", "numbered": plain(target.numbered), "caveats": list(target.caveats)}
+        layer |= {"layer": "estimator", "numbered": plain(target.numbered)}
         if target.changed is not None and answers:
             layer["lost"] = "its refits were to be trained by another recipe, which no file holds"
         layer["file"] = sink.add(
@@ -154,17 +177,14 @@ def _bottom(target: Target, original: Target, sink: Sink, *, answers: bool) -> d
         )
         return layer
     if isinstance(target, TreesTarget):
-        return layer | {
-            "layer": "booster",
-            "caveats": list(target.caveats),
-            "file": sink.add(stem, target.model),
-        }
+        return layer | {"layer": "booster", "file": sink.add(stem, target.model)}
     raise InvalidData(f"a {target.kind} target has no model of its own that a folder could hold")
 
 
 def _absent(target: Target) -> dict[str, Any]:
     claims = {"claims": plain(target.claims), "classes": plain(target.classes)}
-    return {"layer": "absent", "kind": target.kind, "task": target.task, **claims}
+    caveats = list(target.caveats) if isinstance(target, Absent) else []
+    return {"layer": "absent", "kind": target.kind, "task": target.task, "caveats": caveats, **claims}
 
 
 def _unfitted(target: SklearnTarget) -> Any:

@@ -68,7 +68,11 @@ class Journal:
             ) from None
         except OSError as error:
             raise _unwritten(path, error) from error
-        _fill(handle, path, b"begun\n")
+        try:
+            _fill(handle, path, b"begun\n")
+        except InvalidData:
+            path.unlink(missing_ok=True)  # a full disk: nothing was drawn yet
+            raise
 
 
 _JOURNAL: ContextVar[Journal] = ContextVar("casemate_journal", default=Journal())  # noqa: B039  # it is frozen
@@ -230,7 +234,16 @@ def resume(path: Path, mark: str, device: str) -> Progressed | None:
             scores=tuple(said["scores"]),
             best=parts["best"] or None,
         )
-    except (safetensors.SafetensorError, KeyError, ValueError, TypeError, OSError, RuntimeError) as error:
+    except (
+        safetensors.SafetensorError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        OSError,
+        RuntimeError,
+    ) as error:
         raise InvalidData(
             f"{path.name} is no checkpoint of this training; remove it to begin again"
         ) from error

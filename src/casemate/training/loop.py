@@ -196,14 +196,15 @@ class _Work:
         for drawn in sampler(stage):
             rows = drawn if kept is None else kept[drawn]
             here = replace(stage, rows=rows)
+            told = replace(per_example.blind(stage), rows=rows) if pieces.claims else here
             if pieces.schedule is not None:
-                factor = float(pieces.schedule(here))
+                factor = float(pieces.schedule(per_example.blind(stage) if pieces.claims else here))
                 for group in self.optimiser.param_groups:
                     group["lr"] = recipe.learning_rate * factor
             self.optimiser.zero_grad(set_to_none=True)
             x, y = self.inputs[rows], self.labels[rows]
             if pieces.transform is not None:
-                x, y = pieces.transform(x, y, here)
+                x, y = pieces.transform(x, y, told)
             total += aggregate(x, y, here)
             self.optimiser.step()
             stage = replace(stage, step=stage.step + 1)

@@ -8,9 +8,11 @@ loss can let rows of a batch see each other, a weight that is used in several pl
 has its own dropout mask. Rows are taken in micro-batches whose gradients fit into ``MEMORY``.
 
 **What it refuses** (:func:`sound`), before the first step: layers that mix the rows of a batch or keep statistics of
-them, a loss that is no mean over rows, parameters without a gradient, or with one that a functional call does not see,
-preprocessing that is fitted to the data, a choice of the epoch by private rows, a sampler or an aggregate that is not
-the claim's own. Where it must ask the model it asks with made-up rows.
+them, a model or a loss that remembers earlier rows, a transform that mixes rows, a loss that is no mean over rows,
+parameters without a gradient, or with one that a functional call does not see, preprocessing that is fitted to the
+data, a choice of the epoch by private rows, a sampler or an aggregate that is not the claim's own. Where it must ask
+the model it asks with made-up rows. What else it hands to parts that others wrote does not tell how many rows there
+are or whose (:func:`blind`).
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from typing import Any
 from casemate.core.errors import GuaranteeVoid, InvalidData
 from casemate.core.extras import lazy
 from casemate.core.types import Recipe
+from casemate.training import journal
 from casemate.training.isolation import seeded, user_code
 from casemate.training.pieces import TrainingPieces
 from casemate.training.steps import Stage, asleep
@@ -152,7 +155,8 @@ def sound(pieces: TrainingPieces, stage: Stage, x: Any, y: Any) -> None:
     """
     for slot in ("sampler", "aggregate"):
         part = getattr(pieces, slot)
-        if not isinstance(part, Planned) or part.claim not in pieces.claims:
+        # of two claims, the rate of one and the noise of the other are neither
+        if not isinstance(part, Planned) or any(part.claim != claim for claim in pieces.claims):
             raise GuaranteeVoid(
                 f"the training claims {pieces.claims[0]}, but its {slot} is not the one of that plan; "
                 "take both from dp_sgd"
@@ -165,12 +169,16 @@ def sound(pieces: TrainingPieces, stage: Stage, x: Any, y: Any) -> None:
     _check_layers(stage.model)
     # rows that nobody gave: below 1/2, so that a model that reads codes finds code 0
     made = torch.Generator(device="cpu").manual_seed(0)
-    rows = (torch.rand((3, *x.shape[1:]), generator=made) / 2).to(x)
+    rows = (torch.rand((8, *x.shape[1:]), generator=made) / 2).to(x)
     if y.is_floating_point():
-        labels = torch.rand((3, *y.shape[1:]), generator=made).to(y)
+        labels = torch.rand((8, *y.shape[1:]), generator=made).to(y)
     else:
-        labels = torch.tensor([0, 1, 0] if stage.facts.n_classes != 1 else [0, 0, 0]).to(y)
+        labels = (torch.arange(8) % (1 if stage.facts.n_classes == 1 else 2)).to(y)
+    if pieces.transform is not None:
+        _transform_apart(pieces.transform, stage, rows, labels)
+    others, rows, labels = rows[3:6], rows[:3], labels[:3]
     _rows_apart(stage, rows)
+    _nothing_kept(stage, rows, others, labels)
     _loss_apart(stage, rows, labels)
     _all_reached(stage, rows, labels)
 
@@ -215,9 +223,21 @@ def _keeps_or_mixes(part: Any) -> bool:
     )
 
 
+def blind(stage: Stage) -> Stage:
+    """Return a stage without the number of rows, which of them are in the batch, and whose they are.
+
+    What a loss or a schedule made of them would move every row's part of the sum, or the step, unclipped.
+
+    >>> stage = Stage(model=None, recipe=Recipe(factory=list), n_rows=9, seed=0, order=None, loss=None)
+    >>> blind(stage).n_rows
+    1
+    """
+    return replace(stage, rows=None, n_rows=1, facts=replace(stage.facts, person=None))
+
+
 def row_loss(stage: Stage) -> Loss:
-    """Return the loss of the training for one row alone; it is not told which rows are in the batch."""
-    alone = replace(stage, rows=None)
+    """Return the loss of the training for one row alone; it is told nothing of the others."""
+    alone = blind(stage)
     return lambda raw, y: stage.loss(raw, y, alone)  # type: ignore[misc]  # the loop sets it
 
 
@@ -227,7 +247,8 @@ def _rows_apart(stage: Stage, rows: Any) -> None:
     moved = rows.clone().requires_grad_()
     raw = stage.model(moved)
     if raw.requires_grad:
-        (reached,) = torch.autograd.grad(raw[0].sum(), moved, allow_unused=True)
+        sums = raw[0].reshape(-1) @ torch.arange(1, raw[0].numel() + 1).to(raw)  # probabilities add up to 1
+        (reached,) = torch.autograd.grad(sums, moved, allow_unused=True)
         if reached is not None and bool((reached[1:] != 0).any()):
             raise GuaranteeVoid(f"the model mixes the rows of a batch; {INSTEAD}")
     changed = [name for name, value in stage.model.named_buffers() if not _same(value, before.get(name))]
@@ -239,6 +260,72 @@ def _rows_apart(stage: Stage, rows: Any) -> None:
         whole, alone = stage.model(rows), torch.cat([stage.model(row[None]).reshape(1, -1) for row in rows])
         if not torch.allclose(whole.reshape(len(rows), -1), alone, rtol=1e-2, atol=1e-4, equal_nan=True):
             raise GuaranteeVoid(f"the model answers otherwise for a row alone than in a batch; {INSTEAD}")
+
+
+def _transform_apart(transform: Callable[..., Any], stage: Stage, rows: Any, labels: Any) -> None:
+    """Refuse a transform that lets a row depend on the other rows of its batch."""
+    here = replace(blind(stage), rows=torch.arange(len(rows), device=rows.device))
+
+    def moved(given: Any) -> tuple[Any, Any]:
+        with seeded(0, stage.device):
+            x, y = transform(given.clone(), labels.clone(), here)
+        return x.detach(), y.detach()
+
+    x, y = moved(rows)
+    if len(x) != len(rows):  # whose they are is unknown: the aggregate says so
+        return
+    for k in range(len(rows)):
+        other = rows.clone()
+        other[k] = 0.5 - other[k]
+        new_x, new_y = moved(other)
+        rest = torch.arange(len(rows), device=rows.device) != k
+        for value, new in ((x, new_x), (y, new_y)):
+            if not torch.allclose(value[rest], new[rest], rtol=1e-2, atol=1e-4, equal_nan=True):
+                raise GuaranteeVoid(
+                    "the transform mixes the rows of a batch, so clipping one row does not bound what a person "
+                    "adds; use one that changes each row by itself (no mixup, no scaling by the batch)"
+                )
+
+
+def _nothing_kept(stage: Stage, rows: Any, others: Any, labels: Any) -> None:
+    """Refuse a model or a loss that keeps something of the rows it saw outside parameters and buffers."""
+    with user_code("the model", "it must take a batch of rows"), torch.no_grad():
+        held = _held(stage.model)
+        stage.model(others)
+    if changed := [name for name, value in _held(stage.model).items() if value != held[name]]:
+        raise GuaranteeVoid(
+            f"the model keeps something of the rows it saw in its attribute {changed[0]!r}, which no clipping bounds "
+            "and which would be given away with it; keep nothing in forward"
+        )
+    learnt = _learnt(stage.model)
+    gradients = torch.func.vmap(
+        _gradient(stage.model, row_loss(stage)), in_dims=(None, 0, 0), randomness="different"
+    )
+
+    def found(given: Any) -> dict[str, Any]:
+        with seeded(0, stage.device):
+            return {name: value.detach() for name, value in gradients(learnt, given, labels).items()}
+
+    first = found(rows)
+    found(others)
+    again = found(rows)
+    for name, value in first.items():
+        atol = 1e-4 * float(value.abs().max()) + 1e-7
+        if not torch.allclose(value, again[name], rtol=1e-2, atol=atol, equal_nan=True):
+            raise GuaranteeVoid(
+                f"the gradient of {name!r} for a row is another one after other rows were seen: the model or the loss "
+                "remembers them, which no clipping bounds; keep nothing in forward, in hooks or in the loss"
+            )
+
+
+def _held(model: Any) -> dict[str, str]:
+    """Return by name what each layer holds as plain attributes, as digests; a layer's first call may fill a cache."""
+    return {
+        f"{where}.{name}".lstrip("."): journal.fingerprint(value)
+        for where, part in model.named_modules()
+        for name, value in vars(part).items()
+        if name not in ("_parameters", "_buffers", "_modules")
+    }
 
 
 def _same(value: Any, before: Any) -> bool:
@@ -279,9 +366,11 @@ def _all_reached(stage: Stage, rows: Any, labels: Any) -> None:
         for name, gradient in direct():
             if gradient is None:
                 continue
-            one = alone[name].mean(0)
-            size = float(gradient.abs().max())
-            if not torch.allclose(one, gradient, rtol=1e-2, atol=1e-3 * size + 1e-6, equal_nan=True):
+            each = alone[name].detach()
+            one = each.mean(0)
+            size = float(torch.maximum(gradient.abs().max(), each.abs().max()))  # rows may cancel
+            slack = max(1e-3, 4 * torch.finfo(gradient.dtype).eps) * size + 1e-6
+            if not torch.allclose(one, gradient, rtol=1e-2, atol=slack, equal_nan=True):
                 raise GuaranteeVoid(
                     f"parameter {name!r} is used where torch.func.functional_call does not reach it (kept in a list, "
                     "captured by a function, or read by name elsewhere); use it as an attribute of its own module"

@@ -19,11 +19,13 @@ an eighth of the units, or the Recipe's if that is more. q = batch_size / n with
 number of units; that and delta are all that the plan says of the data.
 
 **What the promise rests on.** All that the training reads besides rows must be public: the architecture, the classes,
-the scaling of the inputs. Hence ``Recipe(preprocessing=)``, which is fitted to the rows, is refused: scale by public
-bounds inside ``factory``. Layers that mix the rows of a batch (BatchNorm), losses across rows and a choice of the epoch
-by private rows are refused too, before the first step; GroupNorm and LayerNorm are fine. Augmentation that looks at
-one row is fine, and its draws follow from a secret number here, as do dropout's. The noise is never seeded or
-recorded: the same seed does not give the same model.
+the categories of a column and so their codes, the scaling of the inputs. Hence categories that were read off the rows
+are refused, and ``Recipe(preprocessing=)``, which is fitted to them: scale by public bounds inside ``factory``. So is a
+``factory`` that brings the weights of the model under test. Layers that mix the rows of a batch (BatchNorm), models and
+losses that remember rows, losses and transforms across rows and a choice of the epoch by private rows are refused too,
+before the first step; GroupNorm and LayerNorm are fine. Augmentation that looks at one row is fine, and its draws
+follow from a secret number here, as do dropout's. The noise is never seeded or recorded: the same seed does not give
+the same model.
 
 **What it does not cover.** Epsilon, settings or architecture chosen by looking at the same people; weights that the
 ``factory`` brings along and that were trained on them; the audit and its report; a second model trained on them, whose
@@ -61,6 +63,7 @@ from casemate.core.types import MODULE, REFIT, Detail, Note, Recipe, Target
 from casemate.privacy import plan as plans
 from casemate.privacy.plan import Plan
 from casemate.training import per_example, secure
+from casemate.training.isolation import seeded, user_code
 from casemate.training.per_example import Planned
 from casemate.training.pieces import TrainingPieces
 from casemate.training.steps import Stage
@@ -68,6 +71,7 @@ from casemate.training.steps import Stage
 torch = lazy("torch")
 
 CLIP: Mapping[plans.Unit, float] = {"record": 1.0, "person": 3.0}
+START = 20160701  # seeds a network whose weights are looked at and thrown away; not 0, which users give
 SHARE = 8  # of the units stand in a batch: one in so many
 OF_THE_RECIPE = ("optimiser", "learning_rate", "momentum", "weight_decay", "epochs", "batch_size")
 
@@ -136,6 +140,8 @@ def dp_sgd(
         )
         return TrainingPieces(recipe=replace(before, **chosen) if chosen else None, summary=plain)
     per_example.check_recipe(before)
+    _check_public(data)
+    _check_start(target, before)
     unit, n_units = plans.unit_of(data.train.person, len(data.train))
     delta = plans.default_delta(n_units) if delta is None else delta
     plans.check_delta(delta, n_units, unit)
@@ -160,6 +166,37 @@ def dp_sgd(
         evidence=(*plans.told(plan), *_told(plan, recipe)),
         claims=(plan,),
     )
+
+
+def _check_public(data: Dataset) -> None:
+    """Refuse codes that would be others without somebody: those of categories that were read off the rows."""
+    seen = [column.name for column in data.schema.columns if column.kind == "category" and column.observed]
+    if seen:
+        raise GuaranteeVoid(
+            f"dp_sgd: the categories of {seen[0]!r}, and so its codes, were read off the private rows; state them from "
+            f"what the column means: schema.with_columns({{{seen[0]!r}: {{'categories': (...)}}}})"
+        )
+
+
+def _check_start(target: Target, recipe: Recipe) -> None:
+    """Refuse to start from the weights of the model under test: they were trained on the same rows without noise."""
+    with seeded(START), user_code("building the model", "Recipe(factory=) must return a fresh nn.Module"):
+        fresh = [
+            (name, value.detach())
+            for name, value in recipe.factory().named_parameters()
+            if value.requires_grad
+        ]
+    known = [value for value in target.module().parameters() if value.is_floating_point()]
+    for name, value in fresh:
+        if value.numel() < 2 or bool(
+            (value == value.reshape(-1)[0]).all()
+        ):  # of a constant it cannot be told
+            continue
+        if any(value.shape == other.shape and torch.equal(value.to(other), other) for other in known):
+            raise GuaranteeVoid(
+                f"Recipe(factory=) brings along {name!r} of the model under test, which was trained on the same rows "
+                "without noise; let the factory build new weights, or freeze public ones (requires_grad_(False))"
+            )
 
 
 def steps_an_epoch(rate: float) -> int:

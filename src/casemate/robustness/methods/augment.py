@@ -144,7 +144,7 @@ def _voids(data: Dataset, noise: Any, spread: np.ndarray) -> str:
     if spread.any() and not isinstance(noise, Mapping):
         return "its error is measured in spreads of the private rows; give noise= by column"
     if seen := [c.name for c, s in zip(data.schema.columns, spread, strict=True) if s and c.observed]:
-        return f"its error keeps {seen[0]!r} within bounds that were read off the private rows; state them in the Schema"
+        return f"its error keeps {seen[0]!r} within bounds read off the private rows; name them in the Schema"
     return ""
 
 
