@@ -419,7 +419,9 @@ command("method_page_unknown", ["methods", "lyra"], "did you mean lira?")
 command("pages_into_a_file", ["methods", "--markdown", "train.csv"], "cannot write the pages to train.csv")
 command("demo_unknown", ["demo", "zoo"], "no demo 'zoo'; demos are: hospital, bank")
 command(
-    "demo_in_no_folder", ["demo", "--small", "--out", "no/where"], "--out no/where: cannot make or write this folder"
+    "demo_in_no_folder",
+    ["demo", "--small", "--out", "no/where"],
+    "--out no/where: cannot make or write this folder",
 )
 command("demo_over_other_files", ["demo", "--small", "--out", "."], "--out . holds other files")
 command("doctor_of_nothing", ["doctor", "nowhere:x"], "cannot import 'nowhere'")
