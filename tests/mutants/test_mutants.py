@@ -20,7 +20,8 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["hypothesis", "pandas", "pytest", "sklearn.ensemble", "scipy.stats", "torch"])
+# no plugin of pytest: it would warn that it comes too late to rewrite that plugin's asserts
+FORKS.set_forkserver_preload(["pandas", "sklearn.ensemble", "scipy.stats", "torch"])
 MUTANTS: list[dict[str, str]] = [
     mutant
     for path in sorted(Path(__file__).parent.glob("*.toml"))
@@ -100,7 +101,8 @@ def test_the_ordinary_tests_catch_it(mutant: dict[str, str], verdicts: dict[str,
     assert done is not None, "the text to replace must stand exactly once"
     status, said = done
     assert status != 0, f"{mutant['name']} survived:\n{said[-2000:]}"
-    assert status == 1, f"{mutant['name']}: the tests did not run:\n{said[-2500:]}"
+    ran = status == 1 and " failed" in said.splitlines()[-1]
+    assert ran, f"{mutant['name']}: the tests did not run:\n{said[-2500:]}"
 
 
 def test_without_a_bug_the_same_tests_pass(tmp_path: Path) -> None:
