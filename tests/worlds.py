@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -150,3 +151,13 @@ def timeless(measured: list[Measurement]) -> list[dict[str, Any]]:
 def cpu_seconds(work: Any) -> tuple[Any, float]:
     start = time.process_time()
     return work(), time.process_time() - start
+
+
+def two_files_of_people(folder: Path) -> None:
+    """Write train.csv and holdout.csv for the command line: 60 people each, of two rows, columns a, b, c, owner, y."""
+    draw = np.random.default_rng(0)
+    for index, name in enumerate(("train.csv", "holdout.csv")):
+        rows = pd.DataFrame(draw.normal(size=(120, 3)), columns=["a", "b", "c"])
+        rows["owner"] = np.repeat(np.arange(60), 2) + 100 * index
+        rows["y"] = (rows["a"] + draw.normal(size=120) > 0).map({True: "yes", False: "no"})
+        rows.to_csv(folder / name, index=False)

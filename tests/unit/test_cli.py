@@ -15,9 +15,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
+from worlds import two_files_of_people
 
 from casemate import cli
 from casemate.core.errors import InvalidData
@@ -70,12 +69,7 @@ Invoke = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a module of targets and two files of people who own two rows each."""
-    draw = np.random.default_rng(0)
-    for index, name in enumerate(("train.csv", "holdout.csv")):
-        rows = pd.DataFrame(draw.normal(size=(120, 3)), columns=["a", "b", "c"])
-        rows["owner"] = np.repeat(np.arange(60), 2) + 100 * index
-        rows["y"] = (rows["a"] + draw.normal(size=120) > 0).map({True: "yes", False: "no"})
-        rows.to_csv(tmp_path / name, index=False)
+    two_files_of_people(tmp_path)
     (tmp_path / "clitargets.py").write_text(MODULE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))

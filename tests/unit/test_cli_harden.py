@@ -15,9 +15,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
+from worlds import two_files_of_people
 
 import casemate as cm
 from casemate import cli
@@ -93,12 +92,7 @@ Invoke = Callable[..., tuple[int, str, str]]
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working folder with a module of targets and two files of people who own two rows each."""
-    draw = np.random.default_rng(0)
-    for index, name in enumerate(("train.csv", "holdout.csv")):
-        rows = pd.DataFrame(draw.normal(size=(120, 3)), columns=["a", "b", "c"])
-        rows["owner"] = np.repeat(np.arange(60), 2) + 100 * index
-        rows["y"] = (rows["a"] + draw.normal(size=120) > 0).map({True: "yes", False: "no"})
-        rows.to_csv(tmp_path / name, index=False)
+    two_files_of_people(tmp_path)
     (tmp_path / "hardtargets.py").write_text(MODULE)
     (tmp_path / "schema.toml").write_text(SCHEMA)
     monkeypatch.chdir(tmp_path)
