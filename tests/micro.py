@@ -13,6 +13,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Any
 
+import micro_more  # looks things up here when it is asked, not before
 import numpy as np
 
 from casemate.core.data import Dataset
@@ -410,6 +411,97 @@ def torch_images() -> Case:
     return _torch("torch_images", Recipe(factory=image_net, epochs=5), (x, y), (xh, yh))
 
 
+def _keras(
+    name: str, layers: Callable[[Any], list[Any]], train: tuple[Any, Any], holdout: tuple[Any, Any], loss: str
+) -> Case:
+    """A Keras model trained by its own ``fit``; images go to it channels last."""
+    import os
+
+    os.environ.setdefault("KERAS_BACKEND", "torch")
+    import keras
+
+    from casemate.adapters.keras import make
+    from casemate.training.isolation import seeded
+
+    def last(rows: Any) -> np.ndarray:
+        found = np.asarray(rows, np.float32)
+        return found.transpose(0, 2, 3, 1) if found.ndim == 4 else found
+
+    with seeded(1):
+        model = keras.Sequential([keras.layers.Input(last(train[0]).shape[1:]), *layers(keras.layers)])
+        model.compile(optimizer=keras.optimizers.Adam(0.1), loss=loss)
+        model.fit(last(train[0]), train[1], epochs=12, batch_size=16, verbose=0)
+
+    def ask(rows: Any) -> np.ndarray:
+        out: np.ndarray = keras.ops.convert_to_numpy(model(last(rows), training=False)).astype(np.float64)
+        return np.hstack([1 - out, out]) if loss == "binary_crossentropy" else out
+
+    if loss == "mse":
+        target = make(model, task="regression")
+        return Case(name, model, target, Dataset(train, holdout), holdout[0], lambda rows: ask(rows)[:, 0])
+    labels = np.unique(train[1])
+    return Case(
+        name, model, make(model), Dataset(train, holdout), holdout[0], lambda rows: labels[ask(rows).argmax(1)], ask
+    )  # fmt: skip
+
+
+def keras_three() -> Case:
+    """A softmax over three classes, scaled inside, with dropout."""
+
+    def layers(kind: Any) -> list[Any]:
+        scaled = kind.Rescaling([1.0, 0.1, 10.0, 1 / 3])
+        return [scaled, kind.Dense(8, "relu"), kind.Dropout(0.2), kind.Dense(3, "softmax")]
+
+    return _keras("keras_three", layers, *_arrays(), "sparse_categorical_crossentropy")
+
+
+def keras_values() -> Case:
+    """One number a row."""
+
+    def layers(kind: Any) -> list[Any]:
+        return [kind.Rescaling([1.0, 0.1, 10.0, 1 / 3]), kind.Dense(8, "tanh"), kind.Dense(1)]
+
+    return _keras("keras_values", layers, *_arrays(lambda x: x @ [1.0, 0.1, 0, 0.2]), "mse")
+
+
+def keras_images() -> Case:
+    """Images (n, 1, 6, 6), batch normalisation."""
+    rng = np.random.default_rng(5)
+    x, xh = rng.random((N, 1, 6, 6)), rng.random((N // 2, 1, 6, 6))
+    y, yh = (np.int64(part[:, 0, :3].mean((1, 2)) > part[:, 0, 3:].mean((1, 2))) for part in (x, xh))
+
+    def layers(kind: Any) -> list[Any]:
+        return [
+            kind.Conv2D(3, 3),
+            kind.BatchNormalization(),
+            kind.ReLU(),
+            kind.Flatten(),
+            kind.Dense(2, "softmax"),
+        ]
+
+    return _keras("keras_images", layers, (x, y), (xh, yh), "sparse_categorical_crossentropy")
+
+
+def onnx_three() -> Case:
+    """The bytes of an ONNX network that ends in a softmax over three classes; it was never trained on anything."""
+    import onnxruntime
+    from onnx_models import network
+
+    from casemate.adapters.onnx import make
+
+    raw = network().SerializeToString()
+    session = onnxruntime.InferenceSession(raw, providers=["CPUExecutionProvider"])
+
+    def ask(rows: Any) -> np.ndarray:
+        out: np.ndarray = session.run(None, {"x": np.asarray(rows, np.float32)})[0].astype(np.float64)
+        return out
+
+    train, holdout = _arrays()
+    return Case(
+        "onnx_three", raw, make(raw), Dataset(train, holdout), holdout[0], lambda rows: ask(rows).argmax(1), ask
+    )  # fmt: skip
+
+
 def remote_scores() -> Case:
     """A function of arrays to probabilities."""
     from casemate.adapters.remote import make
@@ -436,7 +528,8 @@ CASES: dict[str, Callable[[], Case]] = {
     for made in (
         forest, pipeline, polars_pipeline, search, logistic, vectors, holes, regressor,
         xgb_holes, xgb_three, xgb_frame, lgbm_frame, lgbm_booster, xgb_booster,
-        torch_binary, torch_dropout, torch_softmax, torch_values, torch_images, remote_scores, remote_labels,
+        torch_binary, torch_dropout, torch_softmax, torch_values, torch_images, keras_three,
+        keras_values, keras_images, onnx_three, remote_scores, remote_labels, *micro_more.CASES,
     )
 }  # fmt: skip
 

@@ -282,7 +282,12 @@ def forms() -> Iterator[tuple[str, bytes]]:
     yield "pt2 archive", zipped({"m/archive_format": b"pt2", "m/data/weights/a.pt": clean})
     yield (
         "Keras with Lambda",
-        zipped({"config.json": b'{"module": "keras"}', "model.weights.h5": b"\x89HDF\r\n"}),
+        zipped(
+            {
+                "config.json": b'{"module": "keras.layers", "class_name": "Lambda", "config": {}}',
+                "model.weights.h5": b"\x89HDF\r\n",
+            }
+        ),
     )
     yield "7z", b"7z\xbc\xaf\x27\x1c\x00\x04" + SYSTEM
     yield "zstandard", b"\x28\xb5\x2f\xfd" + SYSTEM

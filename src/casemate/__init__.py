@@ -21,6 +21,7 @@ _HOME = {
     "Column": "core.schema",
     "Comparison": "report.compare",
     "Dataset": "core.data",
+    "Endpoint": "adapters.endpoint",
     "Measurement": "core.types",
     "Recipe": "core.types",
     "Relation": "core.schema",
@@ -36,6 +37,7 @@ _HOME = {
     "method": "api",
     "methods": "api",
     "save": "hardened",
+    "tune": "api",
     "wrap": "api",
 }
 __all__ = [
@@ -45,6 +47,7 @@ __all__ = [
     "Column",
     "Comparison",
     "Dataset",
+    "Endpoint",
     "Measurement",
     "Recipe",
     "Relation",
@@ -60,11 +63,13 @@ __all__ = [
     "method",
     "methods",
     "save",
+    "tune",
     "wrap",
 ]
 
 if TYPE_CHECKING:
-    from casemate.api import audit, compare, explain, harden, load, method, methods, wrap
+    from casemate.adapters.endpoint import Endpoint
+    from casemate.api import audit, compare, explain, harden, load, method, methods, tune, wrap
     from casemate.core.data import Dataset
     from casemate.core.errors import CasemateError
     from casemate.core.schema import Column, Relation, Schema

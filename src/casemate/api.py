@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The verbs: wrap, load, method, methods, audit, harden, compare, explain. No mathematics here."""
+"""The verbs: wrap, load, method, methods, audit, harden, tune, compare, explain. No mathematics here."""
 
 from __future__ import annotations
 
@@ -12,21 +12,19 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, Literal
 
 import numpy as np
 
 from casemate import __version__, hardened
-from casemate.core import harness, rng
+from casemate.core import doubts, harness
 from casemate.core.data import Dataset
-from casemate.core.errors import CasemateError, GuaranteeVoid, InvalidData
-from casemate.core.limited import Wrapper
+from casemate.core.errors import CasemateError, InvalidData
 from casemate.core.methods import Card, Method, Spec, every, find
 from casemate.core.run import Progress, Run
 from casemate.core.types import (
     REFIT,
     Change,
-    Detail,
     Explanation,
     Measurement,
     PerRecord,
@@ -35,11 +33,11 @@ from casemate.core.types import (
     Task,
     Threat,
 )
+from casemate.report.claims import contradictions
 from casemate.report.compare import Comparison
 from casemate.report.compare import compare as _compare
 from casemate.report.model import Report, environment
-from casemate.training import journal
-from casemate.training.pieces import TrainingPieces, merge
+from casemate.training import journal, retraining
 
 Effort = Literal["quick", "standard", "deep"]
 logger = logging.getLogger("casemate")
@@ -54,13 +52,13 @@ def wrap(
     outputs: Literal["logits", "probabilities", "scores", "labels"] | None = None,
     device: str | None = None,
 ) -> Target:
-    """Turn a model into a Target: a torch module, a scikit-learn estimator, or any predict function.
+    """Turn a model into a Target: a torch module, an estimator, a text classifier, or any predict function.
 
     The model itself is never changed, wrapped or annotated.
 
     Args:
-        model: ``nn.Module``, scikit-learn estimator or Pipeline, or a function from the user's rows to class
-            probabilities (n, classes) or labels (n,).
+        model: ``nn.Module``, estimator or Pipeline, Hugging Face ``(model, tokenizer)``, or a function from rows to
+            probabilities (n, classes) or labels (n,); ``cm.Endpoint(url=..., authorised=...)`` asks a server.
         task: "binary", "multiclass" or "regression"; found from model and data when not given.
         classes: labels in the order of the model's outputs, where the model does not know them.
         recipe: how the model was trained, for refits (torch; scikit-learn carries its own).
@@ -78,7 +76,7 @@ def wrap(
         return model
     if isinstance(classes, str) or not isinstance(classes, Iterable | None):
         raise InvalidData(f"classes must be a list of labels; got {classes!r}")
-    for name in ("torch", "trees", "sklearn", "remote"):
+    for name in ("keras", "transformers", "torch", "trees", "onnx", "sklearn", "remote"):
         adapter = importlib.import_module(f"casemate.adapters.{name}")
         if adapter.accepts(model):
             made: Target = adapter.make(
@@ -100,9 +98,9 @@ def load(
     """Load a target from a model file, from a folder of ``save``, or from ``package.module:function``.
 
     A file is scanned before anything is built from it, and refused unless the scan is clean: pickle and joblib in any
-    compression, torch state dicts and safetensors (with ``factory``), XGBoost JSON or UBJ, LightGBM text. A folder is
-    the hardened target again, refits included. A function takes nothing and returns a model or Target; it is your own
-    code and runs with your rights.
+    compression, torch state dicts and safetensors (with ``factory``), XGBoost JSON or UBJ, LightGBM text, ONNX. A
+    folder is the hardened target again, refits included. A function takes nothing and returns a model or Target; it is
+    your own code and runs with your rights.
 
     Args:
         model: the path of a file or folder, or ``package.module:function``.
@@ -129,7 +127,7 @@ def load(
             raise InvalidData(f"MODEL {name!r} is a function: trust= and factory= are for files")
         made = files.imported("MODEL", name)
         return wrap(files.called("MODEL", name) if callable(made) else made, device=device)
-    if Path(name).is_dir():
+    if Path(name).is_dir() and not files.holds_model(name):
         return hardened.load(name, made=load, device=device, trust=trust, factory=factory)
     loaded = files.load_file(model, trust=trust, factory=factory)
     target = wrap(loaded.model, device=device)
@@ -212,7 +210,10 @@ def audit(
     chosen = _chosen(methods, earlier)
     for item, params in chosen:
         harness.parameters(item, effort, params)
-    target, data = _bound(wrap(target), data, seed)
+    target = wrap(target)
+    if show_records and "authorised" in (target.source or {}):
+        raise InvalidData("show_records does not apply to an endpoint: its audit lists no single records")
+    target, data = _bound(target, data, seed)
     if earlier is not None and not earlier.pairing:
         raise InvalidData("like= is a public edition: it holds no pairing key; use the internal report.json")
     key = bytes.fromhex(earlier.pairing["key"]) if earlier and earlier.pairing else secrets.token_bytes(16)
@@ -234,6 +235,7 @@ def audit(
 
     measured: list[Measurement] = harness.utility(target, data, run_of(harness.UTILITY))
     ran: list[dict[str, Any]] = []
+    hurried: list[str] = []
     resolved: Threat | None = threat
     for item, params in chosen:
         card = item.card
@@ -254,6 +256,7 @@ def audit(
                 status, reason = "failed", f"internal error: {type(error).__name__}: {error}"
                 rows = [harness.not_measured(card, reason, run)]
         measured += rows
+        hurried += doubts.hurried(run)
         ran.append(
             {
                 "name": card.name,
@@ -264,7 +267,8 @@ def audit(
                 "seconds": time.perf_counter() - start,
             }
         )
-    return Report(
+    measured, general = doubts.review(measured, data, {item.card.name: item.card for item, _ in chosen})
+    report = Report(
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         version=__version__,
         target=_identity(target),
@@ -279,6 +283,8 @@ def audit(
         environment=environment(),
         command=None,
     )
+    told = [*contradictions(report), *general, *report.target["caveats"], *hurried]
+    return replace(report, target={**report.target, "caveats": told})
 
 
 def harden(
@@ -288,6 +294,7 @@ def harden(
     using: Sequence[str | Spec],
     seed: int = 0,
     folder: str | Path | None = None,
+    ledger: Any = None,
     progress: Progress | None = None,
 ) -> Change:
     """Apply defences and return the new target with utility before and after.
@@ -301,14 +308,15 @@ def harden(
         data: its training rows are what a defence of the training trains on.
         using: names or ``cm.method(...)``.
         seed: of every draw.
-        folder: where a torch training keeps a checkpoint after every epoch. The same call with the same folder goes
-            on where a stopped one was and gives the same model. It holds weights: keep it private. Of a training with
-            a guarantee it holds only the note that it began: the same call is refused, for it would spend twice.
+        folder: where a torch training keeps a checkpoint (weights: keep it private) after every epoch; the same call
+            goes on where a stopped one was. Of a training with a guarantee it holds only the note that it began.
+        ledger: a ``casemate.privacy.ledger.Ledger``; a training with a guarantee is charged to it before it begins.
         progress: called with (what, done, total).
 
     Raises:
         InvalidData: no defence named, one named twice, a method that is not a defence, two that replace one part.
         GuaranteeVoid: a defence that would make another's guarantee false.
+        BudgetExhausted: the ledger has no room for the training; nothing was trained or spent.
 
     >>> from sklearn.naive_bayes import GaussianNB
     >>> X, y = np.array([[0.0], [1.0], [0.2], [0.9]]), np.array([0, 1, 0, 1])
@@ -321,12 +329,13 @@ def harden(
     chosen = defences(using)
     target, data = _bound(wrap(target), data, seed)
     first = target
-    with journal.watched(folder=folder, progress=progress):
-        changes = _retrained(target, data, [pair for pair in chosen if _trains(pair[0])], seed)
+    trainings = [pair for pair in chosen if retraining.trains(pair[0])]
+    with journal.watched(folder=folder, progress=progress, ledger=ledger):
+        changes = retraining.retrained(target, data, trainings, seed)
     target = changes[-1].target if changes else target
     for item, params in chosen:
-        if not _trains(item):
-            changes.append(_applied(item, target, data, params, seed))
+        if not retraining.trains(item):
+            changes.append(retraining.applied(item, target, data, params, seed))
             target = changes[-1].target
     made = Change(
         target=target,
@@ -338,6 +347,59 @@ def harden(
         seed=seed,
     )
     return harness.change_of(first, made, data, Run(card=harness.UTILITY, seed=seed))
+
+
+def tune(
+    target: Any,
+    data: Dataset,
+    *,
+    candidates: Sequence[str | Spec | Sequence[str | Spec]],
+    judge: Any = None,
+    runs: Any = 10.0,
+    seed: int = 0,
+    ledger: Any = None,
+) -> Change:
+    """Search for the best of several private trainings, and release that one alone, for a cost charged beforehand.
+
+    A random number of trainings is made, each of a candidate drawn at random; see :mod:`casemate.privacy.tuning`. The
+    ``claims`` of the new target say what the whole search costs.
+
+    Args:
+        target: what ``wrap`` returned, or a model that ``wrap`` accepts; it stays as it is.
+        data: its training rows are what every candidate trains on; holdout or reference is what they are scored on.
+        candidates: what ``using`` of ``harden`` takes, several times: each a training that states an epsilon.
+        judge: ``NoisyScore(noise=10)`` on holdout or ``PublicScore()`` on reference, of ``casemate.privacy.tuning``.
+        runs: how many trainings on average, or ``casemate.privacy.tuning.Runs(mean=10, shape=1)``.
+        seed: of all that is no noise.
+        ledger: a ``casemate.privacy.ledger.Ledger``; the search is charged to it as one event before it begins.
+
+    Raises:
+        GuaranteeVoid: a score that is not accounted for, a candidate without a plan, or one that breaks its own.
+        BudgetExhausted: the ledger has no room for the search; nothing was trained or spent.
+        InvalidData: candidates that have no common cost, numbers out of range.
+
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from casemate.privacy.tuning import NoisyScore
+    >>> X = np.random.default_rng(0).uniform(0, 1, (400, 2))
+    >>> y = (X[:, 0] > 0.5).astype(int)
+    >>> data = Dataset(train=(X[:200], y[:200]), holdout=(X[200:], y[200:]))
+    >>> model = LogisticRegression().fit(X[:200], y[:200])
+    >>> both = [method("dp_logistic", epsilon=1, delta=1e-4, bounds=(0, high)) for high in (1, 100)]
+    >>> change = tune(model, data, candidates=both, judge=NoisyScore(noise=10), runs=5)
+    >>> round(change.target.claims[0].epsilon, 1)
+    2.4
+    """
+    from casemate.privacy import tuning
+
+    _expect("data", data, Dataset)
+    seed = _whole("seed", seed)
+    given: Any = candidates
+    if isinstance(given, (str, Spec)) or not isinstance(given, Sequence) or not given:
+        raise InvalidData("candidates= must list at least one cm.method(...), or lists of them")
+    listed = [defences(one) for one in given]
+    target, data = _bound(wrap(target), data, seed)
+    made = tuning.search(target, data, listed, judge=judge, runs=runs, seed=seed, ledger=ledger)
+    return harness.change_of(target, made, data, Run(card=harness.UTILITY, seed=seed))
 
 
 def defences(using: Any) -> list[tuple[Method, dict[str, Any]]]:
@@ -355,59 +417,8 @@ def defences(using: Any) -> list[tuple[Method, dict[str, Any]]]:
     found = [(find(spec.name), spec) for spec in specs]
     for item, _ in found:
         if item.card.kind != "defence":
-            raise InvalidData(f"{item.card.name} is a {item.card.kind}, not a defence")
+            raise InvalidData(f"{item.card.name} is {_a(item.card.kind)}, not a defence")
     return [(item, harness.parameters(item, "standard", spec.params)) for item, spec in found]
-
-
-def _trains(item: Method) -> bool:
-    """Tell whether a defence works on the training: its function says so by what it returns."""
-    return get_type_hints(item.function)["return"] is TrainingPieces
-
-
-def _applied(item: Method, target: Target, data: Dataset, params: dict[str, Any], seed: int) -> Any:
-    if reason := harness.unavailable(item.card, target):
-        raise InvalidData(f"{item.card.name} {reason}")
-    made = item.function(target, data, **params, run=Run(card=item.card, seed=seed))
-    return replace(made, params={item.card.name: made.params}) if isinstance(made, Change) else made
-
-
-def _retrained(
-    target: Target, data: Dataset, chosen: list[tuple[Method, dict[str, Any]]], seed: int
-) -> list[Change]:
-    """Train the target once by the merged pieces of all training defences; not at all where they change nothing."""
-    if not chosen:
-        return []
-    named = [(item.card.name, _applied(item, target, data, p, seed)) for item, p in chosen]
-    merged = merge(named)
-    recipe, claims, history = merged.recipe, merged.claims, tuple[Detail, ...]()
-    if slots := merged.of_the_loop():
-        before = target.recipe
-        if not isinstance(before, Recipe) or not isinstance(recipe, Recipe | None):
-            raise InvalidData(f"a training defence replaces the {slots[0]}, which no training loop takes")
-        # what the target was hardened with before stays
-        kept = [("an earlier defence of this target", before.pieces)] if before.pieces is not None else []
-        whole = replace(merge([*kept, *named]), recipe=None)
-        recipe, claims = replace(recipe or before, pieces=whole), whole.claims
-    if claims and isinstance(target, Wrapper) and target.voids:
-        raise GuaranteeVoid(f"a defence that stands in front of the model already: {target.voids}")
-    if recipe is not None:
-        train, child = data.train, rng.child_seed(seed, "harden")
-        ready = target.with_recipe(recipe)
-        if claims:  # noted before the first draw of noise, whatever trains
-            trained_by = (ready.recipe, dict(ready.settings()), merged.claims)
-            mark = journal.fingerprint("harden", trained_by, train.x, train.y, train.person, child)
-            journal.current().once(mark)
-        fresh = ready.refit_people(train.x, train.y, child, person=train.person)
-        target, history = replace(fresh, claims=claims), fresh.history
-    return [
-        Change(
-            target=target,
-            method="+".join(item.card.name for item, _ in chosen),
-            params={item.card.name: params for item, params in chosen},
-            summary=merged.summary,
-            evidence=(*merged.evidence, *history),
-        )
-    ]
 
 
 def compare(before: Report, *after: Report, gates: str | Path | None = None) -> Comparison:
@@ -553,20 +564,16 @@ def _renamed(row: Measurement, people: np.ndarray) -> Measurement:
 
 
 def _describe(data: Dataset, key: bytes) -> dict[str, Any]:
-    mark = hashlib.blake2b(
-        key=key, digest_size=16
-    )  # keyed: a plain hash of records could be guessed and tested
+    # keyed: a plain hash of records could be guessed and tested
+    mark = hashlib.blake2b(key=key, digest_size=16)
     for split in (data.train, data.holdout):
         mark.update(
             "\0".join(split.x).encode() if isinstance(split.x, list) else np.ascontiguousarray(split.x).data
         )
         mark.update(np.ascontiguousarray(split.y).data)
-    people = None
-    if data.train.person is not None and data.holdout.person is not None:
-        people = {
-            "train": len(np.unique(data.train.person)),
-            "holdout": len(np.unique(data.holdout.person)),
-        }
+    train, hold, people = data.train.person, data.holdout.person, None
+    if train is not None and hold is not None:
+        people = {"train": len(np.unique(train)), "holdout": len(np.unique(hold))}
     return {
         "input": data.schema.input,
         "n_train": len(data.train),

@@ -22,6 +22,7 @@ import casemate
 ROOT = Path(__file__).resolve().parents[2]
 SRC = ROOT / "src" / "casemate"
 PAGES = [ROOT / "README.md", ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TRANSLATIONS = [path for path in PAGES if path.name.endswith(".zh-CN.md")]
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 HAS_TORCH = find_spec("torch") is not None
 
@@ -44,21 +45,25 @@ def run_blocks(path: Path) -> dict[str, object]:
     return names
 
 
-# A tour is longer than a test: several audits, on machines that may be busy.
+# A tour is longer than a test: several audits, on machines that may be busy. Translations show the same code (below).
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("page", [path for path in PAGES if blocks_of(path)], ids=page_name)
+@pytest.mark.parametrize(
+    "page", [path for path in PAGES if path not in TRANSLATIONS and blocks_of(path)], ids=page_name
+)
 def test_the_python_blocks_of_a_page_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_blocks(page)
 
 
-def test_both_readmes_show_the_same_code() -> None:
-    english, chinese = (
-        [code for _, code in blocks_of(ROOT / name)] for name in ("README.md", "README.zh-CN.md")
-    )
-    assert english, "the README shows no Python"
+@pytest.mark.parametrize("page", TRANSLATIONS, ids=page_name)
+def test_a_translation_shows_the_same_code(page: Path) -> None:
     strip = re.compile(r"\s*#.*$", re.MULTILINE)  # comments are translated
-    assert [strip.sub("", code) for code in english] == [strip.sub("", code) for code in chinese]
+    original = page.with_name(page.name.replace(".zh-CN", ""))
+    english, chinese = ([strip.sub("", code) for _, code in blocks_of(path)] for path in (original, page))
+    assert english, f"{page_name(original)} shows no Python"
+    assert english == chinese
+    for line, code in blocks_of(page):  # a comment that breaks a string or a line
+        compile("\n" * line + code, str(page), "exec")
 
 
 def test_the_gates_of_the_readmes_are_gates() -> None:

@@ -5,16 +5,28 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
+from markdown_it import MarkdownIt
 
+import casemate as cm
+from casemate import cli
+from casemate.core import schemafile
+from casemate.core.errors import InvalidData
+from casemate.core.schema import Schema
 from casemate.core.types import Curve, Measurement, Note, PerRecord, Table
-from casemate.report import gates, plain, render, words
+from casemate.report import gates, markdown, plain, render, words
 from casemate.report.compare import compare
 from casemate.report.model import Report
 
@@ -29,6 +41,7 @@ HOSTILE = [
     "]]>",
     "&lt;b&gt; &amp;#60;",
     "{{ 7331*7 }} {% raw %}",
+    '"onload=alert(1) style="x',
     "{0.__class__} {secret} %s %(x)s",
     "\u202egnp.exe\u202c",
     "\u2066isolate\u2069",
@@ -179,3 +192,186 @@ def test_an_error_about_a_hostile_file_is_one_line(tmp_path: Path) -> None:
         Report.load(tmp_path / "r.json")
     assert hidden(str(caught.value)) == set()
     assert "\n" not in str(caught.value)
+
+
+# ---------------------------------------------------------------------- through the whole of it
+
+
+FRAMED = [name for name in HOSTILE if "\ud800" not in name]  # no frame of today takes half a character
+PACKS = [tuple(FRAMED[k::3]) for k in range(3)]
+HARMLESS = tuple(f"harmless {chr(97 + i)} " for i in range(8))
+
+
+@cache
+def world(names: tuple[str, ...], *, changed: bool = False) -> Report:
+    """Audit a table whose columns, classes, group and categories have these names, with single records shown."""
+    draw = np.random.default_rng(0)
+    labels = [f"{names[0]}no", f"{names[1]}yes"]
+
+    def part() -> tuple[pd.DataFrame, Any]:
+        frame = pd.DataFrame({name: draw.normal(size=60) for name in names})
+        towns = np.where(draw.random(60) < 0.4, f"1{names[2]}", f"2{names[3]}")
+        return frame.assign(**{f"{names[4]}g": towns}), np.where(frame.iloc[:, 0] > 0, labels[1], labels[0])
+
+    def model(rows: pd.DataFrame) -> np.ndarray:
+        one = np.where(rows.iloc[:, 0] > 0, 0.9, 0.1)
+        return np.column_stack([one, 1 - one] if changed else [1 - one, one])
+
+    data = cm.Dataset(part(), part(), sensitive=[f"{names[4]}g"])
+    options: dict[str, Any] = {"methods": ["loss_attack", "tabular_attack", "permutation_importance"]}
+    options |= {"effort": "quick", "show_records": True} | ({"like": world(names)} if changed else {})
+    return cm.audit(cm.wrap(model, classes=labels), data, **options)
+
+
+@cache
+def beside(names: tuple[str, ...]) -> Any:
+    before, after = world(names), world(names, changed=True)
+    methods = [{**item, "params": {**item["params"], names[5]: names[6]}} for item in after.methods]
+    gate = gates.Gate(
+        method="utility", quantity="accuracy", bound="max_decrease", limit=0.1, name="".join(names)[:10_000]
+    )
+    later = Report.from_dict({**after.to_dict(), "version": names[7], "methods": methods})
+    return compare(before, later, gates=[gate])
+
+
+class Values(HTMLParser):
+    """Every value of an attribute that does something, and how often each tag occurs."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.names: list[str] = []
+        self.tags: Counter[str] = Counter()
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags[tag] += 1
+        assert not any(key.startswith("on") or key in ("style", "srcset", "formaction") for key, _ in attrs)
+        self.links += [value or "" for key, value in attrs if key in ("href", "src", "action", "xlink:href")]
+        keyed = ("id", "class", "for", "name", "type", "lang", "aria-labelledby", "aria-describedby")
+        self.names += [value or "" for key, value in attrs if key in keyed]
+
+
+@pytest.mark.parametrize("names", PACKS, ids=["first", "second", "third"])
+@pytest.mark.timeout(60)  # two audits and five pages
+def test_names_of_a_real_audit_stay_text_wherever_they_are_shown(names: tuple[str, ...]) -> None:
+    report, both = world(names), beside(names)
+    for make in (
+        lambda pack: render.page(world(pack)),
+        lambda pack: render.page_comparison(beside(pack)),
+    ):
+        page = make(names)
+        found = Values(page)
+        harmless = Values(make(HARMLESS)).tags
+        assert set(found.tags) == set(harmless)
+        # a name that is cut, or the same in both languages, may stand in one element more or less
+        loose = ("bdi", "i", "b", "span", "text", "tspan")
+        assert {k: n for k, n in found.tags.items() if k not in loose} == {
+            k: n for k, n in harmless.items() if k not in loose
+        }
+        assert all(link == "data:," or re.fullmatch(r"#[a-z0-9-]+", link) for link in found.links)
+        assert all(re.fullmatch(r"[A-Za-z0-9 _-]*", value) for value in found.names), found.names
+        assert hidden(page) == set()
+        assert "51317" not in page.split("<body>")[1]
+    for text in (str(report), plain.text(report, "zh-CN"), str(both), plain.text_comparison(both, "zh-CN")):
+        assert hidden(text) == set()
+        assert len(text.splitlines()) <= 25
+    held = report._repr_html_()
+    assert [tag for tag, *_ in Skeleton(held).shape] == ["iframe", "/iframe"]
+    assert hidden(held) == set()
+    for make in (
+        lambda pack: markdown.of_report(world(pack)),
+        lambda pack: markdown.of_comparison(beside(pack)),
+    ):
+        made = [
+            Skeleton(MarkdownIt("commonmark").enable("table").render(make(pack))).shape
+            for pack in (names, HARMLESS)
+        ]
+        assert hidden(make(names)) == set()
+        assert Counter(made[0]) == Counter(made[1])
+
+
+@pytest.mark.parametrize("names", PACKS, ids=["first", "second", "third"])
+@pytest.mark.timeout(60)
+def test_a_real_report_and_a_comparison_survive_their_files(names: tuple[str, ...], tmp_path: Path) -> None:
+    saved = world(names).save(tmp_path / "r.json")
+    assert saved.read_bytes().isascii()
+    assert Report.load(saved) == world(names)
+    told = beside(names).to_json()
+    assert told.isascii()
+    assert json.loads(told)["gates"][0]["name"] == "".join(names)[:10_000]
+    assert any(names[7] in note for note in json.loads(told)["notes"])
+    assert any(f"ran with {names[5]} = None before" in note for note in json.loads(told)["notes"])
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=lambda name: repr(name[:24]))
+def test_a_schema_file_shows_every_name_and_reads_it_back(name: str) -> None:
+    schema = Schema.infer(np.array([[1.5, 2.0], [2.5, 3.0], [1.0, 9.0]]))
+    columns = tuple(replace(column, name=f"{name}{i}", unit=name) for i, column in enumerate(schema.columns))
+    hostile = replace(
+        schema, columns=columns, groups=((f"{name}0", f"{name}1"),), sensitive=(f"{name}1",), person=name
+    )
+    if "\ud800" in name:
+        with pytest.raises(InvalidData, match="which is no text"):
+            schemafile.to_text(hostile)
+        return
+    text = schemafile.to_text(hostile)
+    assert hidden(text) == set(), "the file is shown on terminals as it is"
+    raw = tomllib.loads(text)
+    assert [column["name"] for column in raw["column"]] == [f"{name}0", f"{name}1"]
+    assert (raw["person"], raw["sensitive"]) == (name, [f"{name}1"])
+    read = schemafile.parse(text)
+    assert set(read.columns) == {f"{name}0", f"{name}1"}
+    assert read.groups == hostile.groups
+
+
+@pytest.mark.parametrize("name", FRAMED, ids=lambda name: repr(name[:24]))
+def test_files_gates_and_parameters_of_hostile_names_reach_the_terminal_as_text(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    stem = name.replace("/", "_").replace("\0", "_")[:60]
+    report, page, rules = f"{stem}.json", f"{stem}.html", f"{stem}.toml"
+    hostile_report(name).save(report)
+    gate = {"method": name, "quantity": name, "min": 0.1, "name": name}
+    lines = [f"{key} = {schemafile._value(value)}" for key, value in gate.items()]
+    Path(rules).write_text("\n".join(["[[gate]]", *lines]), "utf-8")
+    ways = [
+        (["compare", "--gates", rules, "--html", page, "--", report], 0),
+        (["compare", "--", report, f"{stem}-gone.json"], 2),
+        (["compare", "--gates", f"{stem}-gone.toml", "--", report], 2),
+        (["audit", "--train", f"{stem}.csv", "--holdout", f"{stem}.csv", "--label", name, "--", "m:f"], 2),
+        (
+            [
+                "audit",
+                "--train",
+                "a.csv",
+                "--holdout",
+                "a.csv",
+                "--label",
+                "y",
+                "--methods",
+                f"lira:{stem}=1",
+                "m:f",
+            ],
+            2,
+        ),
+        (["methods", "--", name], 2),
+    ]
+    for argv, code in ways:
+        assert cli.run(argv) == code, argv
+        out, err = capsys.readouterr()
+        assert hidden(out) | hidden(err) == set(), argv
+        assert len(err.splitlines()) <= 1
+    found = Values(Path(page).read_text("utf-8"))
+    assert all(link == "data:," or re.fullmatch(r"#[a-z0-9-]+", link) for link in found.links)
+    assert {path.name for path in tmp_path.iterdir()} == {report, page, rules}
+
+
+def test_a_formula_is_no_formula_in_a_table_for_a_spreadsheet() -> None:
+    """What begins like a formula is text in every cell of the Markdown tables, which people paste into spreadsheets."""
+    text = markdown.of_report(hostile_report("=cmd|' /C calc'!A0"))
+    cells = [cell.strip() for line in text.splitlines() if line.startswith("|") for cell in line.split("|")]
+    assert any("cmd" in cell for cell in cells)
+    assert not any(cell[:1] in "=@" and cell for cell in cells)

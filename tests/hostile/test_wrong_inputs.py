@@ -181,8 +181,13 @@ def content(name: str, raw: str | bytes, told: str) -> None:
 
 # ---- files
 option("file_missing", "--train", "nowhere.csv", "no such file: nowhere.csv")
-option("file_is_a_folder", "--holdout", ".", "no such file")
-option("file_of_unknown_kind", "--train", "hostiletargets.py", "expected a .csv, .tsv or .parquet file")
+option("file_is_a_folder", "--holdout", ".", "is a folder: its labels are the names of its folders")
+option(
+    "file_of_unknown_kind",
+    "--train",
+    "hostiletargets.py",
+    "expected a .csv, .tsv, .parquet, .jsonl or .npz file",
+)
 content("file_empty", "", "train.csv is not a readable table")
 content("header_only", "a,b,c,owner,y\n", "train has no rows")
 content("binary_garbage", bytes(range(256)) * 20, "train.csv")
@@ -302,7 +307,7 @@ option("effort_unknown", "--effort", "heroic", "use quick, standard or deep")
 option("seed_no_number", "--seed", "x", "--seed")
 option("seed_negative", "--seed", "-1", "seed")
 option("jobs_nought", "--jobs", "0", "--jobs must be 1 or more; got 0")
-option("format_unknown", "--format", "xml", "use text or json")
+option("format_unknown", "--format", "xml", "use text, json or md")
 option("language_unknown", "--lang", "tlh", "use en or zh-CN")
 option("device_unknown", "--device", "abacus", "device")
 option("out_in_no_folder", "--out", "results/report.json", "there is no folder results")

@@ -17,7 +17,7 @@ import pytest
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from casemate.core import stats
+from casemate.core import _reliability, stats
 from casemate.core.run import Run
 from casemate.core.stats import Interval
 from casemate.privacy import recipe
@@ -61,6 +61,24 @@ def proportion_people(persons, rate, icc):
     def draw(rng):
         people = uneven_people(rng, persons, 8)
         return stats.proportion(person_effects(rng, people, icc) > ndtri(1 - rate), clusters=people), rate
+
+    return draw
+
+
+def stated(tilt, centre, n=None, persons=None, icc=0.7):
+    """What is stated has its logit ``tilt`` times as far out as the truth; true are the gaps of the groups made."""
+
+    def draw(rng):
+        people = np.arange(n) if persons is None else uneven_people(rng, persons, 6)
+        logit = rng.normal(centre, 1.5, people.size)
+        p, truth = (1 / (1 + np.exp(-scale * logit)) for scale in (tilt, 1.0))
+        happened = person_effects(rng, people, 0.0 if persons is None else icc) < ndtri(truth)
+        codes = np.unique(people, return_inverse=True)[1]
+        group = _reliability.grouped(p, codes, codes.max() + 1)
+        found, _ = stats.calibration(p, happened, clusters=None if persons is None else people)
+        sizes = np.bincount(group)
+        gaps = np.bincount(group, p - truth) / sizes
+        return found, float(np.sqrt(sizes / people.size @ gaps**2))
 
     return draw
 
@@ -264,6 +282,14 @@ SCENARIOS = {
     "proportion people G=8": Scenario(proportion_people(8, 0.4, 0.6), 0.01, 1.5),
     "proportion people 30%": Scenario(proportion_people(60, 0.3, 0.8), 0.01, 1.3),
     "proportion people 2%": Scenario(proportion_people(200, 0.02, 0.8), 0.01, 1.8),
+    "calibration rows, calibrated": Scenario(stated(1.0, -1.0, 1000), 0.0, 1.3),
+    "calibration rows, calibrated n=100": Scenario(stated(1.0, -1.0, 100), 0.0, 1.6),
+    "calibration rows, calibrated, rare": Scenario(stated(1.0, -5.0, 1000), 0.0, 2.0),
+    "calibration rows, a little sure": Scenario(stated(1.2, -1.0, 1000), 0.01, 1.3),
+    "calibration rows, too sure": Scenario(stated(2.0, -1.0, 1000), 0.01, 1.3),
+    "calibration rows, too sure n=100": Scenario(stated(2.0, -1.0, 100), 0.01, 1.5),
+    "calibration people, calibrated": Scenario(stated(1.0, -1.0, persons=300), 0.01, 1.5),
+    "calibration people, too sure": Scenario(stated(2.0, -1.0, persons=300), 0.015, 1.4),
     "mean rows n=12": Scenario(mean_rows, 0.0, 1.3),
     "mean people G=30": Scenario(mean_people, 0.015, 1.3),
     "bootstrap rows exponential": Scenario(bootstrap_rows, 0.03, 1.2, 1000),

@@ -4,27 +4,33 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 import threading
 from pathlib import Path
 from typing import Any, ClassVar
 
 import micro
+import micro_more
 import numpy as np
 import pandas as pd
 import pytest
 from joblib import effective_n_jobs, parallel_config
 from sklearn.base import clone
 from sklearn.cluster import KMeans
-from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import BaggingClassifier, RandomForestClassifier, StackingClassifier, VotingClassifier
 from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LinearRegression, LogisticRegression, SGDClassifier
-from sklearn.model_selection import FixedThresholdClassifier
+from sklearn.model_selection import FixedThresholdClassifier, GridSearchCV
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
+from sklearn.svm import SVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils import all_estimators
 
+import casemate as cm
 from casemate.adapters import sklearn as adapter
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
@@ -348,3 +354,82 @@ def test_a_refit_reads_no_cache_that_the_model_names(tmp_path: Path) -> None:
     assert target.refit(x, y, 0).model.get_params()["memory"] is None  # type: ignore[attr-defined]
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert model.get_params()["memory"] == str(tmp_path / "cache"), "the user's model is as it was"
+
+
+@pytest.mark.parametrize(
+    ("model", "y"),
+    [
+        (DecisionTreeClassifier(), np.c_[Y, Y]),
+        (LinearRegression(), np.c_[Y, Y]),
+        (OneVsRestClassifier(LogisticRegression()), np.c_[Y > 0, Y > 1] * 1),
+    ],
+)
+def test_a_model_of_several_outputs_is_told_so_in_one_sentence(model: Any, y: np.ndarray) -> None:
+    model.fit(X, y)
+    with pytest.raises(
+        InvalidData, match=r"^\w+ predicts several outputs a row; wrap one estimator for each$"
+    ):
+        adapter.make(model).bind(DATA)
+
+
+@pytest.mark.parametrize("state", [None, np.random.RandomState(3)])
+def test_answers_drawn_at_random_are_said_to_be_and_the_look_draws_nothing(state: Any) -> None:
+    model = DummyClassifier(strategy="stratified", random_state=state).fit(X, Y)
+    before = repr(np.random.get_state(legacy=False))
+    caveats = target_of(model).caveats
+    assert repr(np.random.get_state(legacy=False)) == before
+    assert sum("differently each time: its answers are drawn at random" in caveat for caveat in caveats) == 1
+    assert not target_of(DummyClassifier(strategy="prior").fit(X, Y)).caveats
+
+
+def test_labels_alone_are_said_to_be_no_scores() -> None:
+    said = "gives no probabilities, and its decision values are none"
+    for model in (SVC(), VotingClassifier([("tree", DecisionTreeClassifier())])):
+        assert not any(said in caveat for caveat in adapter.make(model).caveats)  # not known yet
+        assert sum(said in caveat for caveat in adapter.fitted(adapter.make(model), DATA, 0)[0].caveats) == 1
+        target = target_of(model.fit(X, Y))
+        assert not target.has(SCORES) and sum(said in caveat for caveat in target.caveats) == 1
+    assert not any(said in caveat for caveat in target_of(LogisticRegression().fit(X, Y)).caveats)
+
+
+def test_a_refit_of_a_search_searches_again_and_says_so() -> None:
+    model = GridSearchCV(DecisionTreeClassifier(random_state=0), {"max_depth": [1, 8]}, cv=2).fit(
+        X, X[:, 0] > 0
+    )
+    data = Dataset(train=(X, X[:, 0] > 0), holdout=(XH, XH[:, 0] > 0))
+    target = target_of(model, data)
+    assert (
+        sum(caveat.startswith("refits repeat the search of GridSearchCV,") for caveat in target.caveats) == 1
+    )
+    fresh = target.refit(
+        X, np.int64((X[:, 0] > 0) ^ (X[:, 1] > 0)), 0
+    )  # a tree of depth 1 learns nothing of it
+    assert (model.best_params_, fresh.model.best_params_) == ({"max_depth": 1}, {"max_depth": 8})
+    alone = target_of(model.best_estimator_, data)
+    assert not any("search" in caveat for caveat in alone.caveats)
+
+
+def test_parts_that_a_clone_would_lack_are_not_refitted() -> None:
+    parts = [("a", DecisionTreeClassifier().fit(X, Y)), ("b", LogisticRegression(max_iter=500).fit(X, Y))]
+    target = target_of(StackingClassifier(parts, cv="prefit").fit(X, Y))
+    assert not target.has(REFIT) and any("frozen" in caveat for caveat in target.caveats)
+
+
+def test_an_ensemble_read_back_has_the_digest_it_had() -> None:
+    model = VotingClassifier([("a", DecisionTreeClassifier()), ("b", LogisticRegression(max_iter=500))])
+    target = target_of(model.fit(X, Y))
+    assert pickle.loads(pickle.dumps(target)).digest() == target.digest()
+    other = VotingClassifier([("c", DecisionTreeClassifier()), ("b", LogisticRegression(max_iter=500))])
+    assert target_of(other.fit(X, Y)).digest() != target.digest()
+
+
+def test_texts_are_audited_through_their_vectoriser() -> None:
+    train, holdout = micro_more.texts(60, 0), micro_more.texts(30, 1)
+    model = make_pipeline(CountVectorizer(), LogisticRegression()).fit(*train)
+    report = cm.audit(
+        model, cm.Dataset(train=train, holdout=holdout), methods=["loss_attack"], effort="quick"
+    )
+    assert report["utility", "accuracy"].value == pytest.approx(
+        np.mean(model.predict(holdout[0]) == holdout[1])
+    )
+    assert report["loss_attack", "auc"].status == "measured"

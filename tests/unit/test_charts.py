@@ -13,8 +13,9 @@ from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
+from drawings import across, labels, of_class, parsed, path, report, row
 
-from casemate.core.types import Curve, Measurement, Table
+from casemate.core.types import Curve, Table
 from casemate.report import catalogue, charts, claims, figures, pictures, render, roc, rulers
 from casemate.report.catalogue import as_is, both
 from casemate.report.charts import Axis, Chart, Lines, Scale, Series
@@ -23,31 +24,6 @@ from casemate.report.model import Report
 from casemate.report.sides import Sides
 
 HOSTILE = "<script>alert(1)</script>\u202e\u200b\x1b[31m\"'&]]>{x}"
-Point = tuple[float, float]
-
-
-def parsed(chart: Chart) -> ET.Element:
-    """The chart as XML: it must be well formed by itself."""
-    return ET.fromstring(chart.svg("here"))
-
-
-def path(element: ET.Element) -> list[Point]:
-    return [(float(x), float(y)) for x, y in re.findall(r"(-?[\d.]+),(-?[\d.]+)", element.attrib["d"])]
-
-
-def of_class(root: ET.Element, name: str) -> list[ET.Element]:
-    return [element for element in root.iter() if name in element.attrib.get("class", "").split()]
-
-
-def labels(root: ET.Element, shown: str) -> list[Point]:
-    """Where a text stands."""
-    found = (element for element in root.iter("text") if element.text == shown)
-    return [(float(element.attrib["x"]), float(element.attrib["y"])) for element in found]
-
-
-def across(root: ET.Element, shown: str) -> float:
-    """The x of the tick below which the text stands: the lowest text of that name."""
-    return max(labels(root, shown), key=lambda place: place[1])[0]
 
 
 def lines(*series: Series, **more: Any) -> Chart:
@@ -306,22 +282,6 @@ def test_ranks_agree_as_scipy_says_ties_included() -> None:
 # ---------------------------------------------------------------------- reports
 
 
-def row(
-    quantity: str, *details: Any, method: str = "lira", prop: Any = "privacy", **more: Any
-) -> Measurement:
-    fields: dict[str, Any] = {
-        "value": 0.6,
-        "low": 0.5,
-        "high": 0.7,
-        "n": 400,
-        "worse": "higher",
-        "version": "1",
-    }
-    return Measurement(
-        property=prop, quantity=quantity, method=method, seed=0, details=details, **(fields | more)
-    )
-
-
 def ranked(*rows: Any) -> Table:
     return Table(name="importance", columns=("column", "importance", "low", "high"), rows=rows)
 
@@ -329,23 +289,6 @@ def ranked(*rows: Any) -> Table:
 def grouped(quantity: str, *rows: Any) -> Table:
     columns = ("group", "n", "value", "low", "high")
     return Table(name=f"{quantity} by group", columns=columns, rows=rows)
-
-
-def report(*rows: Measurement, claims: Any = ()) -> Report:
-    target = {
-        "kind": "sklearn",
-        "task": "binary",
-        "input": "table",
-        "capabilities": ["scores"],
-        "digest": "feed",
-    }
-    return Report(
-        created="2026-11-05T10:00:00+00:00",
-        version="0.1.0",
-        target={**target, "claims": list(claims)},
-        data={"n_train": 400, "n_holdout": 400, "digest": "beef"},
-        measurements=rows,
-    )
 
 
 ROC = Curve(
@@ -389,9 +332,9 @@ def test_attacks_and_guarantee_stand_on_one_ruler() -> None:
     assert {e.attrib["id"] for e in root.iter("pattern")} == {"here-h"}
     corner = across(root, "0.1 %"), min(labels(root, "100 %"))[1] - 3.5
     assert any(spot == pytest.approx(corner, abs=0.1) for spot in path(region))  # all above is ruled out
-    assert "Hatched" in chart.guide["en"]
-    assert "It was promised for the curve “After” alone" in chart.guide["en"]
-    assert "After: ruled out by ε = 1, δ = 1e-05 per person" in "".join(
+    assert "Hatched: what the guarantee of the model “After” proves impossible" in chart.guide["en"]
+    assert "If the curve of “After” lies in it" in chart.guide["en"]
+    assert "After: ruled out by ε = 1, δ = 10⁻⁵ per person" in "".join(
         e.text or "" for e in root.iter("text")
     )
     (dot,) = [e for e in root.iter("circle") if "s1" in e.attrib["class"]][-1:]
@@ -408,6 +351,13 @@ def test_attacks_and_guarantee_stand_on_one_ruler() -> None:
         "0.100 [0.100, 0.200]",
         "0.0272",
     ]
+
+
+def test_the_guide_of_a_roc_speaks_of_what_is_drawn() -> None:
+    plain, dotted = report(row("auc", ROC)), report(row("auc", ROC), *DOTS, claims=[CLAIM])
+    guides = [next(c for c in privacy(one) if c.numbers).guide["en"] for one in (plain, dotted)]
+    assert ["upright lines" in guide for guide in guides] == [False, True]
+    assert ["Hatched: what the guarantee proves" in guide for guide in guides] == [False, True]
 
 
 def test_a_promise_to_people_covers_records_and_not_the_reverse() -> None:
@@ -563,10 +513,26 @@ def test_radius_fidelity_importance_ranks_and_groups_are_drawn() -> None:
     second = [cell["en"] for cell in (curve.numbers or ((), ()))[1][1]]
     assert second == ["0.3", "0.500 [0.400, 0.600]", "0.500 [0.400, 0.600]"]
     (spread,) = figures.drawn(Sides.of("utility", (made,), NAMES[:1]))
-    assert labels(parsed(spread), "sex = m (n = 4)") and labels(parsed(spread), "–")
+    assert labels(parsed(spread), "sex = f (n = 50)") and not labels(parsed(spread), "sex = m (n = 4)")
+    assert spread.says["en"] == "Groups without a number are not drawn: 1."
+    nobody = row("accuracy", grouped("accuracy", small), method="utility", prop="utility")
+    assert figures.drawn(Sides.of("utility", (report(nobody),), NAMES[:1])) == []
     (slopes,) = figures.drawn(Sides.of("explanation", (made, made), NAMES))
     assert slopes.says["en"].startswith("The 3 strongest columns on each side: 3 stand on both.")
     assert "over all 3 columns: 1.00" in slopes.says["en"]
+
+
+def test_the_values_of_three_reports_are_written_whole() -> None:
+    values = tuple(
+        (style, value, None, None)
+        for style, value in zip(charts.STYLES[:3], (-0.0953, 0.5, -0.0482), strict=True)
+    )
+    rows = [rulers.Span(label=as_is("a"), values=values)]
+    chart = rulers.intervals(as_is("t"), as_is("g"), rows, ends=(-0.1, 0.5))
+    root = parsed(chart)
+    ((place, _),) = labels(root, "\u22120.0953 \u2192 \u2026 \u2192 \u22120.0482")
+    told = charts.wide("\u22120.0953 \u2192 \u2026 \u2192 \u22120.0482")
+    assert place - told >= across(root, "0.4")  # the ruler ends before them
 
 
 def test_three_figures_by_group_are_one_picture_too() -> None:
@@ -592,7 +558,7 @@ def test_hostile_names_are_shown_and_never_obeyed(odd: str) -> None:
                 svg = chart.svg("here")
                 assert not re.search("[\u202e\u200b\x1b\ud800]", svg)
                 tags = {e.tag for e in ET.fromstring(svg).iter()}
-                assert tags <= {"svg", "title", "desc", "path", "circle", "rect", "text", "pattern"}
+                assert tags <= {"svg", "path", "circle", "rect", "text", "pattern", "image"}
     page = render.page(made)
     assert "<script" not in page
 
@@ -648,8 +614,9 @@ def test_both_languages_are_drawn_with_the_same_marks() -> None:
         for en, zh in zip(sides["en"], sides["zh-CN"], strict=True):
             assert (en.attrib["x"], en.attrib["y"]) == (zh.attrib["x"], zh.attrib["y"])
             assert en.text != zh.text
-        assert {e.attrib["lang"] for e in root.iter("title")} == set(catalogue.LANGUAGES)
-        assert all(e.text for e in root.iter("desc"))
+        # names and descriptions stand in the page: a title here would be a tooltip in one language
+        assert {"title", "desc"}.isdisjoint(e.tag for e in root.iter())
+        assert root.attrib["aria-labelledby"] == "here-c" and root.attrib["aria-describedby"] == "here-d"
 
 
 def test_series_differ_without_colour() -> None:
@@ -667,4 +634,3 @@ def test_how_to_read_a_chart_is_told_once_a_section() -> None:
     guide = next(chart.guide["en"] for chart in found if chart.numbers)
     assert [guide in one["en"] for one in told].count(True) == 1
     assert all(chart.says["en"] in one["en"] for chart, one in zip(found, told, strict=True))
-    assert sum(chart.svg("i").count(guide[:40]) for chart in found) == 2  # each alternative text tells it

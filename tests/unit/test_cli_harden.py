@@ -227,7 +227,7 @@ def test_no_weakness_goes_unsaid_and_no_promise_is_said_twice(folder: Path, invo
 
 WRONG: dict[str, tuple[list[object], int, str]] = {
     "no such defence": (["--using", "limit_leafs"], 2, "did you mean limit_leaves"),
-    "no defence": (["--using", "lira"], 2, "lira is a attack, not a defence"),
+    "no defence": (["--using", "lira"], 2, "lira is an attack, not a defence"),
     "no such parameter": (["--using", "limit_leaves:m=3"], 2, "no parameter 'm'"),
     "unreadable": (["--using", "limit_leaves:=3"], 2, "--using: cannot read"),
     "twice": (["--using", "rounding", "--using", "rounding"], 2, "--using names 'rounding' twice"),
@@ -340,6 +340,20 @@ def test_a_private_training_that_was_stopped_is_not_begun_again(
             and "safe.part" in err
         )
     assert note.exists() and not (folder / "safe").exists()
+
+
+def test_a_private_training_is_charged_to_a_budget_or_not_begun(folder: Path, invoke: Invoke) -> None:
+    from casemate.privacy.ledger import Ledger
+
+    for name, epsilon in (("much", 50.0), ("little", 0.01)):
+        Ledger.create(folder / name, population="clinic", epsilon=epsilon, delta=1e-3).close()
+    code, out, err = invoke(*harden(*PRIVATE, "--ledger", folder / "little"))
+    assert (code, out) == (3, "") and "has no room for this" in err
+    assert not (folder / "safe").exists() and not (folder / "safe.part").exists()
+    code, out, _ = invoke(*harden(*PRIVATE, "--ledger", folder / "much"))
+    assert code == 0 and "charged to the budget of clinic" in out
+    assert Ledger.open(folder / "much", read_only=True).spent().epsilon > 0
+    assert invoke(*harden(*PRIVATE, "--ledger", folder / "nowhere"))[0] == 2
 
 
 # ---------------------------------------------------------------------- killed

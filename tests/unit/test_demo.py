@@ -616,6 +616,7 @@ def said_by(name: str, folder: Path, capsys: pytest.CaptureFixture[str], *more: 
     assert len(lines) <= words.LINES
     assert lines[-1].endswith("report.html") and "no gate set: nothing was judged" in lines[-1]
     assert {path.name for path in folder.iterdir()} <= outcome.OURS
+    assert (folder / outcome.PAGE).stat().st_size <= 400_000
     for path in folder.glob("*.json"):
         assert {item["status"] for item in Report.load(path).methods} <= {"ok", "not_run"}
     return lines

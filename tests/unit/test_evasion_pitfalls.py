@@ -10,7 +10,7 @@ import pytest
 from sklearn.ensemble import RandomForestClassifier
 
 import casemate as cm
-from casemate.core import harness
+from casemate.core import evasion, harness, stats
 from casemate.core.methods import find
 from casemate.core.run import Run
 from casemate.core.types import Measurement, Note, Table
@@ -97,6 +97,15 @@ def test_a_model_that_answers_at_random_is_told_of(method: str) -> None:
     told = notes(audited(model, method))
     assert "unchanged points differently: it answers at random" in told
     assert "at random" not in notes(audited(FOREST, method))
+
+
+def test_one_answer_given_at_random_takes_no_finding_back() -> None:
+    held = np.arange(60) < 20
+    robust, said = stats.proportion(held), "it answers at random"
+    assert evasion._shows_nothing("", (1, said), robust, held, 0) == ""
+    assert evasion._shows_nothing("", (30, said), robust, held, 0) == said
+    none = held & False  # all was broken: nothing that held is to be doubted
+    assert evasion._shows_nothing("", (30, said), stats.proportion(none), none, 0) == ""
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -51,10 +51,19 @@ def test_categories_small_numbers_and_holes_are_groups() -> None:
     part = sorted_of(data_of(["south", None, "north", "south"], other=["east"] * 4))
     assert part.labels == ("town = east", "town = north", "town = south", "town missing")
     assert part.codes.tolist() == [2, 3, 1, 2]
-    part = sorted_of(data_of([2.0, np.nan, 0.5, 2.0], other=[7.0] * 4))
-    assert part.labels == ("town = 0.5", "town = 2", "town = 7", "town missing")
+    part = sorted_of(data_of([2.0, np.nan, 0.0, 2.0], other=[7.0] * 4))
+    assert part.labels == ("town = 0", "town = 2", "town = 7", "town missing")
     assert part.codes.tolist() == [1, 3, 0, 1]
     assert sorted_of(data_of(np.arange(10.0))).labels[-1] == "town = 9"
+
+
+def test_a_fraction_that_few_have_is_no_group() -> None:
+    """A hole in zeros and ones that was filled by a mean is somebody's own number."""
+    part = sorted_of(data_of(np.r_[np.zeros(48), np.ones(12), 0.0068104, 0.47588, 0.47588]))
+    assert part.labels == ("town up to 0", "town above 0")
+    assert np.bincount(part.codes).tolist() == [48, 15]
+    assert sorted_of(data_of([0.5] * 10 + [1.5] * 10)).labels == ("town = 0.5", "town = 1.5")
+    assert sorted_of(data_of([0.5] * 3)).labels == ("town = 0.5",)
 
 
 def test_many_numbers_are_cut_at_quartiles_of_both_parts_and_the_ends_are_not_told() -> None:
@@ -81,7 +90,7 @@ def test_many_numbers_are_cut_at_quartiles_of_both_parts_and_the_ends_are_not_to
 
 
 def test_groups_that_differ_have_names_that_differ() -> None:
-    close = sorted_of(data_of([1234567.0, 1234568.0, 0.5] * 3))
+    close = sorted_of(data_of([1234567.0, 1234568.0, 0.5] * 10))
     assert close.labels == ("town = 0.5", "town = 1234567", "town = 1234568")
     cut = sorted_of(data_of(1_234_500 + np.arange(41) / 10))
     assert cut.labels[:2] == ("town up to 1234501", "town above 1234501 up to 1234502")
@@ -277,6 +286,6 @@ def test_the_page_shows_the_groups() -> None:
     target = cm.wrap(lambda rows: (rows[:, 0] > 0).astype(int), outputs="labels")
     report = cm.audit(target, world(), methods=["permutation_importance"])
     text = page(report)
-    assert "utility: accuracy by group" in text
+    assert '<h3 id="g-1">' in text
     assert "x1 = 1" in text
     assert "furthest from all others, for its size, is x1 = 1" in text

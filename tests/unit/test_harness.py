@@ -285,6 +285,17 @@ def test_utility_is_of_held_out_rows_and_counts_people() -> None:
     assert rows["log_loss"].n == 12
 
 
+def test_no_limit_of_a_loss_is_negative() -> None:
+    """Four rows that are right and one that is not: a symmetric interval would reach below zero."""
+    x = np.column_stack([np.array([-20.0, -10.0, 10.0, 20.0, 15.0]), np.zeros(5)])
+    y = np.array([0, 0, 1, 1, 0])
+    target, data = Sign().bind(cm.Dataset(train=(x, y), holdout=(x + 0.01, y)))
+    rows = {row.quantity: row for row in harness.utility(target, data, Run(card=harness.UTILITY))}
+    loss = rows["log_loss"]
+    assert loss.low == 0.0
+    assert loss.value is not None and loss.high is not None and 0 < loss.value < loss.high
+
+
 def test_one_record_of_a_class_in_the_holdout_costs_one_row_not_the_audit() -> None:
     """A rare disease: an AUC of one positive has no interval; everything else is still measured."""
     target, data = world()

@@ -297,7 +297,7 @@ def test_a_wrong_measurement_is_named(change: dict[str, Any], says: str) -> None
 
 def test_the_format_follows_the_suffix(tmp_path: Path) -> None:
     assert sample().save(tmp_path / "r.html").read_text("utf-8").startswith("<!doctype html>")
-    with pytest.raises(InvalidData, match=r"end it in \.json or \.html"):
+    with pytest.raises(InvalidData, match=r"end it in \.json, \.html or \.md"):
         sample().save(tmp_path / "r.pdf")
 
 

@@ -179,13 +179,14 @@ def test_nothing_in_the_source_runs_code_that_came_as_data() -> None:
 def test_one_file_unpickles_and_only_behind_its_wall() -> None:
     """Subclasses of an unpickler are no calls: they stand in core/pickles alone, and look nothing up themselves."""
     walls = {
-        (name_of(path), node.name, _dotted(base, _aliases(tree)))
+        (name_of(path), node.name, _dotted(base, known))
         for path in SOURCES
         for tree in [tree_of(path)]
+        for known in [_aliases(tree)]
         for node in ast.walk(tree)
         if isinstance(node, ast.ClassDef)
         for base in node.bases
-        if _dotted(base, _aliases(tree)).rpartition(".")[2].lstrip("_") == "Unpickler"
+        if _dotted(base, known).rpartition(".")[2].lstrip("_") == "Unpickler"
     }
     home = "src/casemate/core/pickles/__init__.py"
     assert walls == {(home, "_Wall", "pickle.Unpickler"), (home, "_JoblibWall", "pickle._Unpickler")}

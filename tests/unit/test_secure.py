@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from scipy.stats import binom, kstest, norm
+from scipy.stats import binom, chisquare, kstest, norm
 
 from casemate.core.errors import InvalidData
 from casemate.training.secure import Source, insecure_test_source, source
@@ -44,7 +44,11 @@ def test_a_source_never_repeats_itself() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_a_forked_child_does_not_repeat_the_parent() -> None:
+@pytest.mark.parametrize("same", [False, True])
+def test_a_forked_child_does_not_repeat_the_parent(same: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where it has the process id of its parent, as the first process of a container's container has."""
+    if same:
+        monkeypatch.setattr(os, "getpid", lambda: 1)
     one = source()
     one.raw(8)
     read, write = os.pipe()
@@ -132,3 +136,32 @@ def test_rates_at_the_ends_and_outside() -> None:
     for rate in (-0.1, 1.1, float("nan")):
         with pytest.raises(InvalidData, match="probability"):
             source().bernoulli(rate, 3)
+
+
+def test_whole_numbers_are_of_fair_bits() -> None:
+    drawn = insecure_test_source(5)
+    assert [drawn.bits(0), *(drawn.below(1) for _ in range(5))] == [0] * 6
+    for size in (1, 7, 8, 13, 200):
+        words = [drawn.bits(size) for _ in range(4000)]
+        assert max(words) < 2**size
+        ones = np.array([[word >> place & 1 for place in range(size)] for word in words]).sum(0)
+        low, high = binom.ppf([LEAST / 2 / size, 1 - LEAST / 2 / size], 4000, 0.5)
+        assert ((low <= ones) & (ones <= high)).all()
+    same = insecure_test_source(7)
+    assert same.bits(16) == int.from_bytes(insecure_test_source(7).raw(2), "little")
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 6, 100, 257])
+def test_a_number_below_n_is_each_as_likely(n: int) -> None:
+    drawn = insecure_test_source(n)
+    seen = np.bincount([drawn.below(n) for _ in range(20_000)], minlength=n)
+    assert len(seen) == n and chisquare(seen).pvalue > LEAST
+
+
+def test_a_number_below_a_large_n_reaches_all_of_it() -> None:
+    drawn, n = source(), 3 * 10**30 // 4
+    found = np.array([drawn.below(n) / n for _ in range(5000)])
+    assert found.max() < 1 and kstest(found, "uniform").pvalue > LEAST
+    for wrong in (0, -3):
+        with pytest.raises(InvalidData, match="n >= 1"):
+            drawn.below(wrong)

@@ -16,14 +16,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from casemate.adapters import _booster_trial, _onnx_trial, _transformers_folder, keras
 from casemate.core import pickles
 from casemate.core.errors import InvalidData
 from casemate.core.extras import needs
-from casemate.core.pickles.archives import data_format
+from casemate.core.pickles.archives import KERAS, data_format
 
 READ = (
     "pickle and joblib files, torch state dicts and safetensors (with factory=), XGBoost .json and .ubj, "
-    "LightGBM text"
+    "LightGBM text, ONNX, .keras"
 )
 _SUFFIXES = (
     ".pkl",
@@ -124,7 +125,18 @@ def load_file(path: str | Path, *, trust: Collection[str] = (), factory: str | N
             else "; or give package.module:function"
         )
         raise InvalidData(f"MODEL {str(path)!r} does not exist; give a model file{hint}")
+    if _transformers_folder.is_folder(path):
+        if factory is not None:
+            raise InvalidData(
+                f"{path} is a Hugging Face folder, which says itself what to build; leave factory= out"
+            )
+        return Loaded(*_transformers_folder.loaded(path, trust))
     return parsed(pickles.read_file(path), path, trust=trust, factory=factory)
+
+
+def holds_model(folder: str | Path) -> bool:
+    """Tell whether a folder is one that :func:`load_file` reads."""
+    return _transformers_folder.is_folder(folder)
 
 
 def parsed(
@@ -142,6 +154,8 @@ def parsed(
         model, notes = looked.load()
         if factory is not None and isinstance(model, Mapping):
             model = _with_weights(model, factory, scan.name)
+    elif KERAS in scan.formats:
+        form, model = KERAS, keras.loaded(raw, scan.name)
     else:
         form = data_format(raw)
         model = _data(form, raw, factory, scan.name)
@@ -204,6 +218,7 @@ def _data(form: str, raw: bytes, factory: str | None, name: str) -> Any:
         return _with_weights(weights_in(raw, name), factory, name)
     if form == "XGBoost UBJ" or (form == "JSON" and _is_booster(raw)):
         booster = needs("xgboost").Booster()
+        _booster_trial.tried(raw, "xgboost", name)
         try:
             booster.load_model(bytearray(raw))
         except Exception as error:
@@ -212,12 +227,16 @@ def _data(form: str, raw: bytes, factory: str | None, name: str) -> Any:
             ) from error
         return booster
     if form == "LightGBM text":
+        lightgbm = needs("lightgbm")
+        _booster_trial.tried(raw, "lightgbm", name)
         try:
-            return needs("lightgbm").Booster(model_str=raw.decode("utf-8"))
+            return lightgbm.Booster(model_str=raw.decode("utf-8"))
         except Exception as error:
             raise InvalidData(
                 f"{name} is no sound LightGBM model ({str(error).splitlines()[0][:200]})"
             ) from error
+    if form == "ONNX":
+        return _onnx_trial.tried(raw, name)  # adapters/onnx.py takes the bytes that were scanned
     raise InvalidData(
         f"{name} is {form or 'of a form'} that is not read as a model; read are {READ}; or give package.module:function"
     )

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any predict function as a target: it takes what the user's model takes and returns probabilities or labels."""
+"""Any predict function, or an endpoint that is asked over HTTP, as a target: it takes what the user's model takes and
+returns probabilities or labels.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +13,7 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from casemate.adapters import _shared
+from casemate.adapters.endpoint import Endpoint
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.types import LABELS, SCORES, Capability, Recipe, Target, Task
@@ -40,13 +43,15 @@ class RemoteTarget(Target):
 
     @property
     def kind(self) -> str:
-        return "predict function"
+        return "HTTP endpoint" if isinstance(self.predict, Endpoint) else "predict function"
 
     def native_classes(self) -> tuple[Any, ...] | None:
         return None
 
     def digest(self) -> str:
-        """Return a digest of the function's name: what it computes cannot be seen from here."""
+        """Return a digest of the function's name or the endpoint's address: what it computes is not seen."""
+        if isinstance(self.predict, Endpoint):
+            return self.predict.digest
         named = self.predict if hasattr(self.predict, "__qualname__") else type(self.predict)
         name = f"{named.__module__}.{named.__qualname__}"
         return hashlib.blake2b(name.encode(), digest_size=32).hexdigest()
@@ -81,12 +86,16 @@ class RemoteTarget(Target):
 
     @property
     def _name(self) -> str:
+        if isinstance(self.predict, Endpoint):
+            return self.predict.place
         name = getattr(self.predict, "__name__", type(self.predict).__name__)
         return "the predict function" if name == "<lambda>" else f"{name}()"
 
     def _asked(self, x: Any) -> tuple[Any, int]:
         n = _shared.n_rows(x, self.schema)
         rows = x if self.schema is None else self.schema.decode(x)
+        if isinstance(self.predict, Endpoint):
+            return self.predict(rows), n
         with user_code(self._name, "it is given the rows in the form the data came in"):
             return self.predict(rows), n
 
@@ -131,4 +140,8 @@ def make(
             "outputs='scores' does not apply to regression; the function returns one number a row"
         )
     chosen = cast(Literal["scores", "labels"], outputs or "scores")
-    return RemoteTarget(predict=obj, outputs=chosen, task=task, classes=_shared.plain_classes(classes))
+    made = RemoteTarget(predict=obj, outputs=chosen, task=task, classes=_shared.plain_classes(classes))
+    if isinstance(obj, Endpoint):
+        source = {"endpoint": obj.place, "form": obj.form, "authorised": obj.authorised}
+        made = replace(made, source=source, caveats=obj.caveats)
+    return made

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from casemate.adapters import _boosting, _nodes, _shared
+from casemate.adapters import _boosting, _nodes, _shared, _sklearn_notes
 from casemate.core import rng
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
@@ -73,14 +73,18 @@ class SklearnTarget(Target):
         offered = {LABELS}
         if not _frozen_part(self.model):
             offered.add(REFIT)
-        scored = self.task != "regression" and hasattr(self.model, "predict_proba")
-        if scored and not _boosting.one_against_rest(self.model):
+        if self._scored:
             offered.add(SCORES)
             if self.exact_logits:
                 offered.add(LOGITS)
         if self.exact_table:
             offered.add(TREES)
         return frozenset(offered)
+
+    @property
+    def _scored(self) -> bool:
+        scored = self.task != "regression" and hasattr(self.model, "predict_proba")
+        return scored and not _boosting.one_against_rest(self.model)
 
     @property
     def kind(self) -> str:
@@ -93,7 +97,7 @@ class SklearnTarget(Target):
         if found is None or self.task == "regression":
             return None
         if isinstance(found, list) or np.ndim(found) != 1:
-            raise InvalidData("the model predicts several outputs a row; wrap one estimator for each")
+            raise _sklearn_notes.several(type(self.model).__name__)
         return tuple(plain_label(label) for label in found)
 
     def digest(self) -> str:
@@ -137,16 +141,19 @@ class SklearnTarget(Target):
         return _shared.class_indices(raw, n, self._classes, self._name("predict"))
 
     def scores(self, x: Any) -> np.ndarray:
-        if SCORES not in self.capabilities:
+        if not self._scored:  # not capabilities: that walks through all parameters of the model
             raise self._missing(SCORES)
         raw, n = self._asked("predict_proba", x)
         places = self._places()
+        given = _shared.probabilities(raw, n, len(places), self._name("predict_proba"))
+        if places.tolist() == list(range(len(self._classes))):
+            return given
         scores = np.zeros((n, len(self._classes)))
-        scores[:, places] = _shared.probabilities(raw, n, len(places), self._name("predict_proba"))
+        scores[:, places] = given
         return scores  # (n, classes); a class the model never saw keeps probability 0
 
     def logits(self, x: Any) -> np.ndarray:
-        if LOGITS not in self.capabilities:
+        if not (self.exact_logits and self._scored):
             raise self._missing(LOGITS)
         found = self._margins(x)
         logits = np.full((len(found), len(self._classes)), -np.inf)
@@ -221,10 +228,12 @@ class SklearnTarget(Target):
         """Agree with ``data`` and look, on a few rows, how the model wants them and what its scores are."""
         if data.classes and self.schema is data.schema:
             return self, data
+        noted = self._looked(data) if _is_fitted(self.model) else ()
         bound, coded = super(SklearnTarget, self._with_labels(data)).bind(data)
         if not isinstance(bound, SklearnTarget) or not _is_fitted(self.model):
             return bound, coded
-        bound = replace(bound, cast=_boosting.uncast(self.model, data.schema))
+        cast = _boosting.uncast(self.model, data.schema)
+        bound = replace(bound, cast=cast, caveats=tuple(dict.fromkeys((*bound.caveats, *noted))))
         unknown = [label for label in bound.native_classes() or () if label not in bound.classes]
         if unknown:
             raise InvalidData(f"classes= lacks {unknown[0]!r}, which the model knows; name all its classes")
@@ -239,6 +248,22 @@ class SklearnTarget(Target):
                 return told.bind(data)
         bound = replace(bound, exact_logits=bound._logits_hold(few))
         return replace(bound, exact_table=bound._table_holds(coded.train.x)), coded
+
+    def _looked(self, data: Dataset) -> tuple[str, ...]:
+        """Refuse a model of several outputs a row, and say of another whether its answers are drawn at random."""
+        first, name = data.train.x[:32], type(self.model).__name__
+        rows = list(first) * 8 if isinstance(first, list) else np.concatenate([first] * 8)
+        seen = replace(self, schema=data.schema)
+        answers = []
+        for seed in (1, 2):
+            with warnings.catch_warnings(), seeded(seed):
+                warnings.simplefilter("ignore")  # the form that the model wants is found out later
+                try:
+                    answers.append(seen._asked("predict", rows)[0])
+                except InvalidData:  # rows that the model does not take: what is asked later says so better
+                    return ()
+            _sklearn_notes.refuse_several(name, answers[0])
+        return tuple(_sklearn_notes.of_chance(name, *answers))
 
     def _with_labels(self, data: Dataset) -> SklearnTarget:
         """Guess what labels the class numbers of XGBoost stand for, where the data has others."""
@@ -390,14 +415,9 @@ def make(
     if task is None and own is not None and len(own) == 2:
         target = replace(target, task="binary")
     caveats = list(_boosting.stopped(obj, _parameters(obj)))
-    if any(value is True for name, value in _parameters(obj).items() if name.split("__")[-1] == "warm_start"):
-        caveats.append(
-            "warm_start=True: the model may have been trained in turns; refits train once, from scratch"
-        )
-    if _frozen_part(obj):
-        caveats.append(
-            "a part of the model is frozen, and a clone would keep what it learnt: there are no refits"
-        )
+    caveats += _sklearn_notes.of_refits(obj, _parameters(obj))
+    if _is_fitted(obj):
+        caveats += _sklearn_notes.of_answers(obj, regression=regression)
     plain = _shared.plain_classes(classes)
     numbered = (
         plain
@@ -435,7 +455,8 @@ def fitted(target: Target, data: Dataset, seed: int) -> tuple[Target, str]:
         numbered = tuple(plain_label(label) for label in seen.tolist())
     settings = _boosting.again(target.model, _parameters(target.model), len(numbered))
     model = _fitted_clone(target.model, rows, labels, seed, keep=True, settings=settings)
-    return replace(target, model=model, numbered=numbered, caveats=(*target.caveats, note)), note
+    told = _sklearn_notes.of_answers(model, regression=target.task == "regression")
+    return replace(target, model=model, numbered=numbered, caveats=(*target.caveats, note, *told)), note
 
 
 def _fitted_clone(
@@ -481,7 +502,7 @@ def _parameters(model: Any) -> dict[str, Any]:
 
 
 def _frozen_part(model: Any) -> bool:
-    return any(type(part).__name__ == "FrozenEstimator" for part in (model, *_parameters(model).values()))
+    return _sklearn_notes.frozen_part(model, _parameters(model))
 
 
 def _is_fitted(model: Any) -> bool:
@@ -551,6 +572,9 @@ class _Pickler(pickle.Pickler):
             obj, "get_arrays"
         ):  # neighbour trees count their queries
             return tuple, ([type(obj).__qualname__, *(np.array(part) for part in obj.get_arrays())],)
+        # a Bunch has attributes beside its items until it is read back
+        if type(obj).__name__ == "Bunch" and isinstance(obj, dict):
+            return tuple, ([type(obj).__qualname__, dict(obj)],)
         if hasattr(obj, "best_estimator_") and "cv_results_" in vars(obj):
             kept = {
                 name: value for name, value in vars(obj).items() if name not in ("cv_results_", "refit_time_")

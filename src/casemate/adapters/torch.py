@@ -17,6 +17,7 @@ from casemate.adapters import _shared
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData
 from casemate.core.extras import lazy
+from casemate.core.nodes import softmax
 from casemate.core.types import (
     LABELS,
     LOGITS,
@@ -95,10 +96,7 @@ class TorchTarget(Target):
     def scores(self, x: Any) -> np.ndarray:
         if self.task == "regression":
             raise self._missing(SCORES)
-        logits = self.logits(x)
-        odds = np.exp(logits - logits.max(1, keepdims=True))
-        shares: np.ndarray = odds / odds.sum(1, keepdims=True)
-        return shares
+        return softmax(self.logits(x))
 
     def logits(self, x: Any) -> np.ndarray:
         if self.task == "regression":
@@ -108,7 +106,8 @@ class TorchTarget(Target):
         floor = torch.finfo(raw.dtype).tiny  # of the module's dtype, as in module()
         logits: np.ndarray = modules.as_logits(raw.double(), outputs, floor).numpy()  # (n, classes)
         # minus infinity is a class that is ruled out; NaN, infinity or nothing but -inf is no answer
-        if n := int((np.isnan(logits).any(1) | ~np.isfinite(logits.max(1))).sum()):
+        fine = np.isfinite(logits).all()  # nearly always, and one pass
+        if not fine and (n := int((np.isnan(logits).any(1) | ~np.isfinite(logits.max(1))).sum())):
             what = "NaN" if np.isnan(logits).any() else "infinite logits"
             raise InvalidData(
                 f"the module returned {what} for {n} of {len(logits)} rows; fill missing cells before it"

@@ -14,16 +14,18 @@ from typing import Any
 
 import typer
 
-from casemate.cli import auditing, demos, hardening, looking
+from casemate.cli import auditing, budget, demos, hardening, looking
 from casemate.cli.options import app
 from casemate.cli.reading import read_methods, read_threat
-from casemate.cli.terminal import Progress, ReaderGone, clean, fail, heard, one_line
+from casemate.cli.speaking import handed_on, language
+from casemate.cli.terminal import TRACEBACK, Progress, ReaderGone, clean, fail, heard, one_line
 from casemate.core.errors import CasemateError
 
 __all__ = [
     "Progress",
     "app",
     "auditing",
+    "budget",
     "clean",
     "demos",
     "hardening",
@@ -44,31 +46,31 @@ def run(argv: Sequence[str]) -> int:
     # help is written by typer itself; elsewhere an OSError need not be about standard output
     reading = heard() if {"-h", "--help"} & set(argv) else contextlib.nullcontext()
     verbose = bool({"-v", "--verbose"} & set(argv))
+    lang = language(argv)
     try:
         with reading:
-            code = app(args=argv, prog_name="casemate", standalone_mode=False, obj=tuple(argv))
+            code = app(args=handed_on(argv), prog_name="casemate", standalone_mode=False, obj=tuple(argv))
     except ReaderGone:
         return BROKEN_PIPE
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     except SystemExit as error:
-        return fail(f"error: MODEL's own code ended the program (SystemExit: {one_line(error)})", 2)
+        return fail(f"MODEL's own code ended the program (SystemExit: {one_line(error)})", 2, lang=lang)
     except _ClickError as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context else "casemate"
-        return fail(f"error: {one_line(error.format_message())} (see {path} --help)", 2)
+        return fail(one_line(error.format_message()), 2, hint=f"see {path} --help", lang=lang)
     except CasemateError as error:
         if verbose:
             traceback.print_exc()
-        return fail(f"error: {one_line(error)}", error.exit_code)
+        return fail(one_line(error), error.exit_code, lang=lang)
     except Exception as error:  # noqa: BLE001  (the last resort: said in one line, exit code 5)
         if verbose:
             traceback.print_exc()
-        said = f"{type(error).__name__}: {one_line(error)}"
-        hint = "" if verbose else " (run with -v for the traceback)"
-        return fail(f"error: internal error: {said}{hint}", 5)
+        what = f"internal error: {type(error).__name__}: {one_line(error)}"
+        return fail(what, 5, hint="" if verbose else TRACEBACK, lang=lang)
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
-        return fail("error: interrupted; no file is half-written", INTERRUPTED)
+        return fail("interrupted; no file is half-written", INTERRUPTED, lang=lang)
     return code if isinstance(code, int) else 0
 
 
@@ -78,7 +80,8 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         sys.stderr = os.fdopen(2, "w", closefd=False)
     if sys.stdout is None:
-        sys.exit(fail("error: standard output is closed, and it is where the result goes", 2))
+        closed = "standard output is closed, and it is where the result goes"
+        sys.exit(fail(closed, 2, lang=language(sys.argv[1:])))
     kept = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = os.fdopen(kept, "w", encoding=sys.stdout.encoding, errors="backslashreplace", closefd=False)

@@ -8,11 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from casemate.cli.helping import Command
 from casemate.cli.options import (
+    Authorised,
+    Classes,
     Device,
     Drop,
+    EndpointText,
     Factory,
-    Format,
+    Formats,
     Holdout,
     Html,
     Immutable,
@@ -23,31 +27,47 @@ from casemate.cli.options import (
     Missing,
     Model,
     Person,
+    Pixels,
     Public,
     Quiet,
     SchemaFile,
     Seed,
     Sensitive,
+    Size,
+    Text,
     ThreatText,
     Train,
     Trust,
     Verbose,
     app,
 )
-from casemate.cli.reading import listed, n_jobs_of, options_of, read_methods, read_threat, writable
+from casemate.cli.reading import (
+    is_endpoint,
+    listed,
+    n_jobs_of,
+    options_of,
+    read_data,
+    read_endpoint,
+    read_methods,
+    read_threat,
+    writable,
+)
 from casemate.cli.terminal import emit, judged, lines, parallel, with_paths, working
 from casemate.core.errors import InvalidData
 
 EFFORTS = ("quick", "standard", "deep")
 
 
-@app.command()
+@app.command(cls=Command)
 def audit(
     ctx: typer.Context,
     model: Model,
     train: Train,
     holdout: Holdout,
-    label: Label,
+    label: Label = None,
+    text: Text = None,
+    size: Size = None,
+    pixels: Pixels = None,
     person: Person = None,
     drop: Drop = None,
     missing: Missing = None,
@@ -56,6 +76,9 @@ def audit(
     schema: SchemaFile = None,
     factory: Factory = None,
     trust: Trust = None,
+    authorised: Authorised = None,
+    endpoint: EndpointText = None,
+    classes: Classes = None,
     methods: Methods = None,
     threat: ThreatText = None,
     effort: Annotated[
@@ -76,13 +99,13 @@ def audit(
         bool, typer.Option("--show-records", help="Show single records as examples in the results.")
     ] = False,
     public: Public = False,
-    format_: Format = "text",
+    format_: Formats = "text",
     lang: Lang = "en",
     verbose: Verbose = False,
     quiet: Quiet = False,
 ) -> None:
     """Attack and check a model; print every number with its interval and its attacker."""
-    lang = options_of(lang, format_)
+    lang = options_of(lang, format_, "md")
     if effort not in (None, *EFFORTS):
         raise InvalidData(f"--effort {effort!r} is unknown; use quick, standard or deep")
     if public and show_records:
@@ -94,7 +117,6 @@ def audit(
     from dataclasses import replace
 
     from casemate import api
-    from casemate.core.data import Dataset
     from casemate.report.model import Report
 
     for spec in specs or ():
@@ -107,28 +129,34 @@ def audit(
     for option, given, was in (("--effort", effort, "effort"), ("--seed", seed, "seed")):
         if earlier is not None and given not in (None, getattr(earlier, was)):
             raise InvalidData(f"--like repeats {was} {getattr(earlier, was)}; leave {option} {given} out")
-    with working(verbose, quiet) as progress, parallel(n_jobs):
-        columns = {"drop": listed(drop), "immutable": listed(immutable), "sensitive": listed(sensitive)}
-        data = Dataset.from_files(
-            train, holdout, label=label, person=person, missing=missing or (), schema=schema, **columns
-        )
-        target = api.load(model, device=device, factory=factory, trust=listed(trust))
+    with working(verbose, quiet, lang=lang) as progress, parallel(n_jobs):
+        columns: dict[str, Any] = {"drop": drop, "immutable": immutable, "sensitive": sensitive}
+        columns |= {"missing": missing, "schema": schema, "text": text, "size": size, "pixels": pixels}
+        data = read_data(train, holdout, label=label, person=person, **columns)
+        if is_endpoint(model) or authorised or endpoint or classes:
+            target = read_endpoint(model, authorised=authorised, settings=endpoint, classes=classes)
+        else:
+            target = api.load(model, device=device, factory=factory, trust=listed(trust))
         options: dict[str, Any] = {"effort": effort or "quick", "seed": seed or 0, "like": earlier}
         options |= {"show_records": show_records, "progress": progress}
         report = api.audit(target, data, methods=specs, threat=attacker, **options)
     report = replace(report, command=("casemate", *ctx.obj))
     shown = report.public() if public else report
-    written = [str(shown.save(path)) for path in (out, html) if path is not None]
+    written = [str(shown.save(path, lang=lang)) for path in (out, html) if path is not None]
     if format_ == "json":
         emit(shown.to_json())
+    elif format_ == "md":
+        from casemate.report import markdown
+
+        emit(markdown.of_report(shown, lang))
     else:
         from casemate.report import plain
 
-        lines(with_paths(plain.text(shown, lang), written))
-    raise typer.Exit(judged(report, {spec.name for spec in specs or ()}))
+        lines(with_paths(plain.text(shown, lang), written, lang=lang))
+    raise typer.Exit(judged(report, {spec.name for spec in specs or ()}, lang=lang))
 
 
-@app.command()
+@app.command(cls=Command)
 def compare(
     before: Annotated[Path, typer.Argument(metavar="BEFORE", help="report.json")],
     after: Annotated[
@@ -140,11 +168,11 @@ def compare(
     ] = None,
     html: Html = None,
     public: Public = False,
-    format_: Format = "text",
+    format_: Formats = "text",
     lang: Lang = "en",
 ) -> None:
     """Compare audits of the same data, pair by pair, and judge the gates that are set."""
-    lang = options_of(lang, format_)
+    lang = options_of(lang, format_, "md")
     writable("--html", html, ".html")
     from casemate import api
     from casemate.report import plain
@@ -159,9 +187,14 @@ def compare(
 
         comparison = of_comparison(comparison)
     if html is not None:
-        comparison.save(html)
+        comparison.save(html, lang=lang)
     if format_ == "json":
         emit(comparison.to_json())
+    elif format_ == "md":
+        from casemate.report import markdown
+
+        emit(markdown.of_comparison(comparison, lang))
     else:
-        lines(with_paths(plain.text_comparison(comparison, lang), [] if html is None else [str(html)]))
+        written = [] if html is None else [str(html)]
+        lines(with_paths(plain.text_comparison(comparison, lang), written, lang=lang))
     raise typer.Exit(comparison.exit_code)

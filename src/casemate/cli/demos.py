@@ -8,12 +8,13 @@ from typing import Annotated
 
 import typer
 
+from casemate.cli.helping import Command
 from casemate.cli.options import Jobs, Lang, Quiet, Seed, Verbose, app
 from casemate.cli.reading import n_jobs_of, options_of
 from casemate.cli.terminal import judged, lines, parallel, with_paths, working
 
 
-@app.command()
+@app.command(cls=Command)
 def demo(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="[hospital|bank]", help="Which data.")] = "hospital",
@@ -36,10 +37,10 @@ def demo(
 
     case = demos.case(name, small_data=small, seed=seed or 0)
     folder = demos.folder_for(case.name, out)
-    with working(verbose, quiet) as progress, parallel(n_jobs):
+    with working(verbose, quiet, lang=lang) as progress, parallel(n_jobs):
         outcome = demos.run(case, seed=seed or 0, progress=progress)
-    written = outcome.save(folder, ("casemate", *ctx.obj))
+    written = outcome.save(folder, ("casemate", *ctx.obj), lang=lang)
     *body, last = outcome.said[lang]
     first, *others = written
-    lines(*body, with_paths(last, [str(folder / first), *others]))
-    raise typer.Exit(max(judged(report, set()) for report in outcome.reports.values()))
+    lines(*body, with_paths(last, [str(folder / first), *others], lang=lang))
+    raise typer.Exit(max(judged(report, set(), lang=lang) for report in outcome.reports.values()))

@@ -10,11 +10,12 @@ from typing import Annotated, Any
 
 import typer
 
+from casemate.cli.helping import Command
 from casemate.cli.options import (
     Device,
     Drop,
     Factory,
-    Format,
+    Formats,
     Holdout,
     Immutable,
     Jobs,
@@ -23,25 +24,27 @@ from casemate.cli.options import (
     Missing,
     Model,
     Person,
+    Pixels,
     Quiet,
     SchemaFile,
     Seed,
     Sensitive,
+    Size,
+    Text,
     Train,
     Trust,
     Verbose,
     app,
 )
-from casemate.cli.reading import listed, n_jobs_of, options_of, read_methods
+from casemate.cli.reading import listed, n_jobs_of, options_of, read_data, read_methods
 from casemate.cli.terminal import emit, lines, parallel, working
 
 
-@app.command()
+@app.command(cls=Command)
 def harden(
     model: Model,
     train: Train,
     holdout: Holdout,
-    label: Label,
     using: Annotated[
         list[str],
         typer.Option(
@@ -52,6 +55,10 @@ def harden(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="New folder: the hardened model, and change.json.")
     ],
+    label: Label = None,
+    text: Text = None,
+    size: Size = None,
+    pixels: Pixels = None,
     person: Person = None,
     drop: Drop = None,
     missing: Missing = None,
@@ -60,10 +67,14 @@ def harden(
     schema: SchemaFile = None,
     factory: Factory = None,
     trust: Trust = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A budget that a training with a guarantee is charged to."),
+    ] = None,
     seed: Seed = None,
     jobs: Jobs = None,
     device: Device = None,
-    format_: Format = "text",
+    format_: Formats = "text",
     lang: Lang = "en",
     verbose: Verbose = False,
     quiet: Quiet = False,
@@ -72,21 +83,23 @@ def harden(
 
     Stopped, the same command goes on (torch); a training with a guarantee is refused: it would spend epsilon twice.
     """
-    lang = options_of(lang, format_)
+    lang = options_of(lang, format_, "md")
     specs = read_methods(using, option="--using") or []
     n_jobs = n_jobs_of(jobs)
     from casemate import api, hardened
-    from casemate.core.data import Dataset
     from casemate.hardened import folder as folders
+    from casemate.privacy.ledger import Ledger
 
     api.defences(specs)  # a wrong name or parameter is said before anything is read
-    with folders.at_work(out) as part, working(verbose, quiet) as progress, parallel(n_jobs):
-        columns = {"drop": listed(drop), "immutable": listed(immutable), "sensitive": listed(sensitive)}
-        data = Dataset.from_files(
-            train, holdout, label=label, person=person, missing=missing or (), schema=schema, **columns
-        )
+    with folders.at_work(out) as part, working(verbose, quiet, lang=lang) as progress, parallel(n_jobs):
+        columns: dict[str, Any] = {"drop": drop, "immutable": immutable, "sensitive": sensitive}
+        columns |= {"missing": missing, "schema": schema, "text": text, "size": size, "pixels": pixels}
+        data = read_data(train, holdout, label=label, person=person, **columns)
         target = api.load(model, device=device, factory=factory, trust=listed(trust))
-        change = api.harden(target, data, using=specs, seed=seed or 0, folder=part, progress=progress)
+        budget = None if ledger is None else Ledger.open(ledger)
+        change = api.harden(
+            target, data, using=specs, seed=seed or 0, folder=part, ledger=budget, progress=progress
+        )
         hardened.save(change, out, model=model, trust=listed(trust))
     if format_ == "json":
         emit((out / folders.NAME).read_text("utf-8"))
@@ -95,12 +108,14 @@ def harden(
     from casemate.report import changed
 
     given = {"--train": train, "--holdout": holdout, "--label": label, "--person": person, "--schema": schema}
+    given |= {"--text": text, "--size": size, "--pixels": pixels}
     given |= {"--drop": ",".join(listed(drop)), "--immutable": ",".join(listed(immutable))}
     given |= {"--sensitive": ",".join(listed(sensitive)), "--device": device}
     given["--factory"] = factory or (model if hardened.needs_code(change) and names_function(model) else None)
     command = _again(out, given, {"--missing": missing or (), "--trust": listed(trust)})
     names = sorted(path.name for path in out.iterdir())
-    lines(changed.text(change, names, folder=str(out), command=command, lang=lang))
+    told = changed.markdown if format_ == "md" else changed.text
+    lines(told(change, names, folder=str(out), command=command, lang=lang))
 
 
 def _again(out: Path, given: dict[str, Any], many: dict[str, Sequence[str]]) -> str:

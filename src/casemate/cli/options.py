@@ -9,10 +9,12 @@ from typing import Annotated
 import typer
 
 from casemate import __version__
+from casemate.cli.helping import Group
 from casemate.cli.terminal import lines
 
 app = typer.Typer(
     name="casemate",
+    cls=Group,
     help="Attack, protect, explain and measure machine-learning models.",
     epilog="Exit codes: 0 done, gates held; 1 a gate failed; 2 wrong input; 3 something required could not be "
     "measured; 4 input refused; 5 our fault; 130 interrupted.",
@@ -27,7 +29,7 @@ Model = Annotated[
     str,
     typer.Argument(
         metavar="MODEL",
-        help="A model file, a folder of harden, or package.module:function returning a model.",
+        help="A model file, a folder (of harden, Hugging Face), package.module:function, or a URL (audit).",
     ),
 ]
 Factory = Annotated[
@@ -42,11 +44,44 @@ SchemaFile = Annotated[
     Path | None,
     typer.Option("--schema", metavar="FILE", help="What the columns are, as edited (casemate schema)."),
 ]
+Authorised = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME, DATE", help="Who allowed this audit of an endpoint (MODEL is a URL), and when."
+    ),
+]
+EndpointText = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="K=V,...",
+        help="Keys: form, outputs, token (name of a variable), n_queries, batch_size, per_second, timeout_seconds, "
+        "retries, wait_seconds.",
+    ),
+]
+Classes = Annotated[
+    list[str] | None, typer.Option(metavar="A,B", help="Labels in the order of an endpoint's scores.")
+]
 Train = Annotated[
-    Path, typer.Option(metavar="FILE", help="Rows the model was trained on (CSV, TSV, Parquet).")
+    Path,
+    typer.Option(
+        metavar="FILE",
+        help="Rows the model was trained on (CSV, TSV, Parquet, JSON lines, npz), or a folder of classes.",
+    ),
 ]
 Holdout = Annotated[Path, typer.Option(metavar="FILE", help="Rows of the same source it never saw.")]
-Label = Annotated[str, typer.Option(metavar="COL", help="Column the model predicts.")]
+Label = Annotated[
+    str | None, typer.Option(metavar="COL", help="Column the model predicts; of a folder: the names in it.")
+]
+Text = Annotated[str | None, typer.Option(metavar="COL", help="Column of texts that alone the model reads.")]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="HxW", help="Height and width that the images of a folder are brought to."),
+]
+Pixels = Annotated[
+    str | None,
+    typer.Option(metavar="unit|byte", help="Images of a folder go from 0 to 1 (default) or from 0 to 255."),
+]
 Person = Annotated[str | None, typer.Option(metavar="COL", help="Column that says whose row it is.")]
 Drop = Annotated[list[str] | None, typer.Option(metavar="A,B", help="Columns the model does not use.")]
 Missing = Annotated[
@@ -66,8 +101,12 @@ ThreatText = Annotated[
     typer.Option("--threat", metavar="K=V,...", help="Keys: norm, radius, scale, goal, n_queries."),
 ]
 Format = Annotated[str, typer.Option("--format", metavar="text|json", help="What goes to stdout.")]
+Formats = Annotated[
+    str, typer.Option("--format", metavar="text|json|md", help="What goes to stdout; md: Markdown.")
+]
 Lang = Annotated[
-    str, typer.Option(metavar="en|zh-CN", envvar="CASEMATE_LANG", help="Language of the result, on stdout.")
+    str,
+    typer.Option(metavar="en|zh-CN", envvar="CASEMATE_LANG", help="Language of results, errors and help."),
 ]
 Jobs = Annotated[
     int | None, typer.Option(metavar="N", help="Worker processes; default: all cores. Same result.")
@@ -87,7 +126,10 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 
 
 @app.callback(invoke_without_command=True)
-def _casemate(version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False) -> None:
+def _casemate(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+    lang: Lang = "en",  # noqa: ARG001  (speaking.py reads it from the command line)
+) -> None:
     if version:
         lines(f"casemate {__version__}")
         raise typer.Exit

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 import sys
@@ -11,28 +12,35 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
-from unicodedata import category
+from unicodedata import category, east_asian_width
 
+from casemate.cli.speaking import say
 from casemate.core.errors import InvalidData
 
 if TYPE_CHECKING:
     from casemate.report.model import Report
 
 
+TRACEBACK = "run with -v for the traceback"
+
+
 class Progress:
     """One line on a terminal, written over again; nothing elsewhere."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, lang: str = "en") -> None:
         self.stream = sys.stderr
         self.shown = not quiet and self.stream.isatty() and os.environ.get("TERM") != "dumb"
         self.start, self.last = time.monotonic(), 0.0
+        self.lang = lang
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
         if self.shown and (now - self.last > 0.1 or done == total):
             self.last = now
             width = max(20, shutil.get_terminal_size().columns - 1)
-            self._write(clean(f"{now - self.start:4.0f} s  {what} {done}/{total}")[:width])
+            self._write(
+                _cut(clean(f"{now - self.start:4.0f} s  {say(what, self.lang)} {done}/{total}"), width)
+            )
 
     def close(self) -> None:
         if self.shown:
@@ -44,11 +52,11 @@ class Progress:
 
 
 @contextlib.contextmanager
-def working(verbose: bool, quiet: bool) -> Iterator[Progress]:
+def working(verbose: bool, quiet: bool, *, lang: str = "en") -> Iterator[Progress]:
     """Keep what other code prints and warns off stdout, and show progress."""
     import logging
 
-    progress = Progress(quiet=quiet)
+    progress = Progress(quiet=quiet, lang=lang)
     logger = logging.getLogger("casemate")
     handler: logging.Handler = logging.StreamHandler(sys.stderr) if verbose else logging.NullHandler()
     before = logger.propagate, logger.level
@@ -96,12 +104,19 @@ def clean(text: str) -> str:
 
 def lines(*texts: str) -> None:
     """Write lines to stdout, control characters shown."""
-    emit("".join(f"{clean(line)}\n" for text in texts for line in text.splitlines()))
+    emit("".join(f"{clean(line)}\n" for text in texts for line in text.removesuffix("\n").split("\n")))
 
 
-def with_paths(text: str, paths: Sequence[str]) -> str:
+def _cut(text: str, room: int) -> str:
+    """Return as much of a line as fits the columns of a terminal, where Chinese letters take two."""
+    taken = itertools.accumulate(2 if east_asian_width(sign) in "WF" else 1 for sign in text)
+    return "".join(sign for sign, end in zip(text, taken, strict=True) if end <= room)
+
+
+def with_paths(text: str, paths: Sequence[str], *, lang: str = "en") -> str:
     """Add where the result was written."""
-    return "; ".join([text.rstrip(), ", ".join(paths) or "not saved (--out report.json)"])
+    where = ", ".join(paths) or say("not saved (--out report.json)", lang)
+    return ("; " if lang == "en" else "；").join([text.rstrip(), where])
 
 
 class ReaderGone(Exception):
@@ -135,22 +150,32 @@ def one_line(error: object) -> str:
     return clean(" ".join(str(error).split())) or type(error).__name__
 
 
-def fail(line: str, code: int) -> int:
-    """Say why on stderr and return the exit code."""
-    print(line, file=sys.stderr)
+def fail(text: str, code: int, *, hint: str = "", lang: str = "en") -> int:
+    """Say why on stderr, with what may help in brackets, and return the exit code."""
+    told, more = say(text, lang), say(hint, lang)
+    if lang == "en":
+        print(f"error: {told} ({more})" if more else f"error: {told}", file=sys.stderr)
+    else:
+        print(f"错误：{told}（{more}）" if more else f"错误：{told}", file=sys.stderr)
     return code
 
 
-def judged(report: Report, required: set[str]) -> int:
+def judged(report: Report, required: set[str], *, lang: str = "en") -> int:
     """Return the exit code of an audit, and say on stderr why it is not 0; ``required`` must have been measured."""
+    from casemate.report import words
+
     failed = {item["name"]: item["reason"] for item in report.methods if item["status"] == "failed"}
     for name, reason in failed.items():
-        fail(f"error: {name}: {one_line(reason)} (run with -v for the traceback)", 5)
+        fail(f"{name}: {one_line(reason)}", 5, hint=TRACEBACK, lang=lang)
     if failed:
         return 5
-    measured = {row.method for row in report.measurements if row.status != "not_measured"}
+    # what came out inconclusive was looked at, but shows nothing
+    measured = {row.method for row in report.measurements if row.status == "measured" and words.headline(row)}
     lacking = sorted(required - measured)
     for name in lacking:
-        reason = next((row.reason for row in report.measurements if row.method == name), "it gave no number")
-        fail(f"error: {name} was asked for and could not be measured: {one_line(reason)}", 3)
+        reason = next(
+            (row.reason for row in report.measurements if row.method == name and row.reason),
+            "it gave no number",
+        )
+        fail(f"{name} was asked for and could not be measured: {one_line(reason)}", 3, lang=lang)
     return 3 if lacking else 0

@@ -10,7 +10,7 @@ from typing import Any, Self, cast
 
 import numpy as np
 
-from casemate.core import schemafile
+from casemate.core import folders, items, reading, schemafile
 from casemate.core.errors import InvalidData
 from casemate.core.schema import Schema, is_frame, is_hole, is_text, read_array, read_frame
 from casemate.core.types import Task, plain_label
@@ -40,9 +40,10 @@ class Split:
 class Dataset:
     """The data of an audit: what the model was trained on, and rows of the same source it never saw.
 
-    Each part is ``(X, y)`` or ``(X, y, person)``: X a frame (pandas, polars, Arrow), an array (n, d), images
-    (n, c, h, w) or a list of texts; y the labels as the model knows them; person the owner of each row, where
-    one person has several. With frames ``person="column"`` names the column instead; the model never sees it.
+    Each part is ``(X, y)`` or ``(X, y, person)``: X a frame (pandas, polars, Arrow) or columns by name, an array
+    (n, d), images (n, c, h, w) or a list of texts; y the labels as the model knows them; person the owner of each
+    row, where one person has several. With frames ``person="column"`` names the column instead; the model never
+    sees it. A part may also be a torch ``Dataset`` that gives (x, y), or the path of a folder of classes.
 
     Args:
         train: the rows the model was trained on (the members).
@@ -103,6 +104,8 @@ class Dataset:
         for name, split in splits.items():
             if len(split.x) != len(split):
                 raise InvalidData(f"{name} has {len(split.x)} rows but {len(split)} labels")
+            if schema.input == "image" and split.x.shape[1:] != (of := splits["train"].x.shape[1:]):
+                raise InvalidData(f"images of {name} have shape {split.x.shape[1:]}, those of train {of}")
         if codes[0] is not None and codes[1] is not None:
             both = np.intersect1d(codes[0], codes[1])
             if len(both):
@@ -128,25 +131,33 @@ class Dataset:
         train: str | Path,
         holdout: str | Path,
         *,
-        label: str,
+        label: str | None = None,
         person: str | None = None,
         drop: Sequence[str] = (),
         missing: Sequence[str] = (),
         immutable: Sequence[str] = (),
         sensitive: Sequence[str] = (),
         schema: Schema | str | Path | None = None,
+        text: str | None = None,
+        size: tuple[int, int] | None = None,
+        pixels: folders.Pixels = "unit",
     ) -> Self:
-        """Read two CSV or Parquet files with the same columns; ``label`` names the outcome.
+        """Read two files of one form: CSV, TSV, Parquet or JSON lines with the same columns, or ``.npz`` arrays.
+
+        Or two folders of classes, ``train/CLASS/FILE``: PNG and JPEG images (extra ``images``) or ``.txt`` files in
+        UTF-8. Their labels are the names of the folders, and there is no ``label``.
 
         Args:
-            label: column the model predicts; person: column that says whose row it is.
+            label: column, or array, that the model predicts; person: the one that says whose row it is.
             drop: columns the model does not use; missing: further cell texts that mean "missing".
             schema: what the columns are, or the path of a schema file (``casemate schema``) that says so.
+            text: column of texts that alone is what the model reads.
+            size: (height, width) that the images of a folder are brought to; pixels: ``unit`` (0 to 1) or ``byte``.
 
         Raises:
             InvalidData: a file that is absent, empty or not a table, or a column that is not there.
         """
-        parts = []
+        parts: list[tuple[Any, ...]] = []
         file = None
         if isinstance(schema, (str, Path)):
             file = schemafile.read(schema)
@@ -154,12 +165,27 @@ class Dataset:
         for path in (train, holdout):
             if not isinstance(path, (str, Path)):
                 raise InvalidData(f"from_files needs two paths; got {type(path).__name__}")
-            frame = _read(Path(path), missing)
-            _present(Path(path), frame, [label, *([] if person is None else [person]), *drop])
-            y = frame[label].to_list()
-            parts.append((frame.drop(label, *drop).to_native(), y))
+            if Path(path).is_dir():
+                if any(said is not None for said in (label, person, text)):
+                    raise InvalidData(
+                        f"{path} is a folder: its labels are the names of its folders; leave label, person and text out"
+                    )
+                parts.append(folders.read_folder(Path(path), size=size, pixels=pixels))
+                continue
+            if label is None:
+                raise InvalidData(f"say which column of {Path(path).name} the model predicts (label)")
+            if size is not None or pixels != "unit":
+                raise InvalidData(f"size and pixels are for folders of images; {path} is none")
+            parts.append(_rows(Path(path), label, person, drop=drop, missing=missing, text=text))
+        frames = all(is_frame(part[0]) for part in parts)
+        if not frames and (file is not None or drop or missing):
+            raise InvalidData(
+                "schema files, drop and missing are for tables; these files hold arrays or texts"
+            )
         if file is not None:  # what the options say is added to it
-            rows = [read_frame(x).drop(*([] if person is None else [person])).to_native() for x, _ in parts]
+            rows = [
+                read_frame(part[0]).drop(*([] if person is None else [person])).to_native() for part in parts
+            ]
             ignored = [name for name in (label, person, *drop) if name is not None]
             seen = Schema.infer(*rows, immutable=immutable, sensitive=sensitive)
             merged = schemafile.merge(seen, file, ignore=ignored)
@@ -171,7 +197,7 @@ class Dataset:
         return cls(
             *parts,
             schema=cast("Schema | None", schema),
-            person=person,
+            person=person if frames else None,  # elsewhere the owners stand in the parts
             immutable=immutable,
             sensitive=sensitive,
         )
@@ -233,10 +259,44 @@ class Dataset:
         return made
 
 
+def _rows(
+    path: Path,
+    label: str,
+    person: str | None,
+    *,
+    drop: Sequence[str],
+    missing: Sequence[str],
+    text: str | None,
+) -> tuple[Any, ...]:
+    """Read a file as ``(frame, y)``, or as ``(array or texts, y)`` with the owners behind where they are named."""
+    if path.suffix.lower() == reading.ARRAYS:
+        return reading.read_arrays(path, label=label, person=person)
+    frame = reading.read_table(path, missing)
+    owned = [] if person is None else [person]
+    reading.present(path, frame, [label, *owned, *drop, *([] if text is None else [text])])
+    y = frame[label].to_list()
+    if text is None:
+        return frame.drop(label, *drop).to_native(), y
+    texts = frame[text].to_list()
+    if odd := [cell for cell in texts if not isinstance(cell, str)]:
+        raise InvalidData(f"{path.name}: column {text!r} holds {odd[0]!r} where a text is expected")
+    return (texts, y, *(frame[name].to_list() for name in owned))
+
+
 def _part(name: str, part: Any, person: str | None) -> tuple[Any, np.ndarray, Any]:
+    if isinstance(part, (str, Path)):
+        if not Path(part).is_dir():
+            raise InvalidData(
+                f"{name}={str(part)!r} is no folder of classes; for files use Dataset.from_files"
+            )
+        part = folders.read_folder(Path(part))
+    elif not is_frame(part) and items.is_items(part):
+        part = items.read_items(part, name)
     if not isinstance(part, (tuple, list)) or len(part) not in (2, 3):
         raise InvalidData(f"{name} must be (X, y) or (X, y, person); got {type(part).__name__}")
-    x, y, owner = (*part, None)[:3]
+    x, y, owner = (items.plain(piece) for piece in (*part, None)[:3])
+    if isinstance(x, Mapping):
+        x = reading.frame_of(x, name)
     if is_frame(x) and person is not None:
         frame = read_frame(x)
         if owner is None and person not in frame.columns:
@@ -287,39 +347,3 @@ def _codes(owners: list[Any]) -> list[np.ndarray | None]:
             raise InvalidData("person contains missing values; give every row an owner")
         coded.append(np.array([book.setdefault(value, len(book)) for value in values], np.int64))
     return coded
-
-
-def read_rows(path: str | Path, *, drop: Sequence[str] = (), missing: Sequence[str] = ()) -> Any:
-    """Read a CSV or Parquet file as a frame, without the columns ``drop``; see :meth:`Dataset.from_files`."""
-    frame = _read(Path(path), missing)
-    _present(Path(path), frame, drop)
-    return frame.drop(*drop).to_native()
-
-
-def _present(path: Path, frame: Any, wanted: Sequence[str]) -> None:
-    if absent := [name for name in wanted if name not in frame.columns]:
-        raise InvalidData(f"{path.name} has no column {absent[0]!r}; it has {list(frame.columns)[:20]}")
-
-
-def _read(path: Path, missing: Sequence[str]) -> Any:
-    import narwhals.stable.v2 as nw
-
-    if not path.is_file():
-        raise InvalidData(f"no such file: {path}")
-    try:
-        if path.suffix.lower() in (".parquet", ".pq"):
-            from casemate.core.extras import needs
-
-            needs("pyarrow")
-            return nw.read_parquet(str(path), backend="pandas")
-        if path.suffix.lower() not in (".csv", ".tsv", ".txt"):
-            raise InvalidData(f"{path.name}: expected a .csv, .tsv or .parquet file")
-        options: dict[str, Any] = {"skipinitialspace": True, "na_values": list(missing)}
-        return nw.read_csv(
-            str(path), backend="pandas", separator="\t" if path.suffix.lower() == ".tsv" else ",", **options
-        )
-    except (ValueError, OSError) as error:
-        if isinstance(error, InvalidData):
-            raise
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InvalidData(f"{path.name} is not a readable table: {first}") from None

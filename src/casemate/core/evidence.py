@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import base64
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,27 +17,36 @@ from casemate.core.types import Curve, Detail, Table, Target, Threat
 from casemate.core.wording import changes, together
 
 N_RADII = 21
+LARGEST = 32  # pixels of a side of a picture in a report; of a larger image every second, third, ... is kept
 LEAST_EXAMPLES = 5  # people, or rows; fewer would make "the median change" the change of one person
 
 
-def doubts(target: Target, split: Split, clean: np.ndarray, threat: Threat) -> list[str]:
-    """Say what makes the number mean less, or something else, than it seems."""
-    told = []
+def doubts(
+    target: Target, split: Split, clean: np.ndarray, threat: Threat
+) -> tuple[list[str], str, tuple[int, str]]:
+    """Say what makes the number mean less, or something else, than it seems.
+
+    Returned are all notes, the one that leaves nothing of the number (or ""), and at how many points the model answers
+    at random, with the note that says so.
+    """
+    told, useless, unsteady = [], "", ""
     if threat.goal is not None:
         told.append(
             f"The share of points that are not called {target.classes[threat.goal]} under attack, right or wrong."
         )
     if len(np.unique(clean)) == 1 < len(np.unique(split.y)):
-        told.append(
+        useless = (
             f"The model calls every point attacked {target.classes[clean[0]]}: an answer that never changes holds "
             "against any attack and is of no use."
         )
+        told.append(useless)
     if other := int((target.labels(split.x) != clean).sum()):
-        told.append(
+        unsteady = (
             f"Asked again, the model answered {other} of {len(clean)} unchanged points differently: it answers at "
             "random. An attack is weaker against it, and what it found was judged once."
         )
-    return told
+        told.append(unsteady)
+    return told, useless, (other, unsteady)
 
 
 def typical(far: np.ndarray) -> tuple[tuple[str, float], ...]:
@@ -92,6 +103,30 @@ def examples(
     return Table(
         name="examples", columns=("change", "predicted before", "predicted after", "distance"), rows=rows
     )
+
+
+def pictures(
+    before: np.ndarray, after: np.ndarray, called: Sequence[tuple[str, ...]], far: np.ndarray, schema: Schema
+) -> Table:
+    """Show single images (m, c, h, w): original, changed, and the change so many ``times`` as strong about mid-grey.
+
+    Each is bytes in base64, ``size`` channels x rows x columns; one or three channels, others are averaged.
+    """
+    low, high = schema.bounds or (0.0, 1.0)
+    step = max(1, math.ceil(max(before.shape[2:]) / LARGEST))
+    sides = [np.asarray(part, np.float64)[:, :, ::step, ::step] for part in (before, after)]
+    sides = [part if part.shape[1] in (1, 3) else part.mean(1, keepdims=True) for part in sides]
+    size = "x".join(map(str, sides[0].shape[1:]))
+    rows = []
+    for old, new, names, distance in zip(*sides, called, far, strict=True):
+        furthest = float(np.abs(new - old).max()) or 1.0
+        shown = [255 * (part - low) / (high - low) for part in (old, new)]
+        shown.append(128 + 127 * (new - old) / furthest)
+        told = [base64.b64encode(np.clip(np.rint(part), 0, 255).astype(np.uint8).tobytes()) for part in shown]
+        times = digits(127 / 255 * (high - low) / furthest)
+        rows.append((*names, digits(distance), size, *(one.decode() for one in told), times))
+    columns = ("predicted before", "predicted after", "distance", "size", "original", "changed", "difference")
+    return Table(name="pictures", columns=(*columns, "times"), rows=tuple(rows))
 
 
 def digits(value: float) -> float:

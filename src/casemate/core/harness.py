@@ -15,6 +15,7 @@ import numpy as np
 from casemate.core import evasion, groups, stats
 from casemate.core.data import Dataset, Split
 from casemate.core.errors import InvalidData, InvalidThreat
+from casemate.core.evidence import digits
 from casemate.core.limited import limit
 from casemate.core.methods import Card, Method, Quantity
 from casemate.core.run import Run
@@ -23,6 +24,7 @@ from casemate.core.types import (
     REFIT,
     SCORES,
     Change,
+    Curve,
     Detail,
     Explanation,
     Measurement,
@@ -35,20 +37,20 @@ from casemate.core.types import (
 
 EXPLAINED = {
     "top_importance": Quantity(
-        worse="higher", null=0.0, en="importance of the most important column", zh="最重要特征的重要性"
+        worse="higher", null=0.0, en="importance of the most important column", zh="作用最大的特征的重要性"
     ),
 }
 # Explainers of single rows list these instead: a coefficient of a model is not 0 where labels have no cause.
 EXPLAINED_ROWS = {
     "top_importance": Quantity(
-        worse="higher", en="mean importance of the most important column", zh="最重要特征的平均重要性"
+        worse="higher", en="mean importance of the most important column", zh="作用最大的特征的平均重要性"
     ),
     "top_correlation": Quantity(
         worse="higher",
         null=0.0,
         headline=False,
         en="correlation of the strongest column's share in the answer with the outcome",
-        zh="最强特征对预测的贡献与真实结果的相关系数",
+        zh="作用最大的特征对预测的贡献与真实结果的相关系数",
     ),
 }
 UTILITY = Card(
@@ -68,6 +70,12 @@ UTILITY = Card(
         ),
         "roc_auc": Quantity(worse="lower", en="ROC AUC, held out", zh="ROC AUC（留出数据）"),
         "log_loss": Quantity(worse="higher", unit="nats", en="log loss, held out", zh="对数损失（留出数据）"),
+        "calibration_error": Quantity(
+            worse="higher",
+            headline=False,
+            en="gap between stated probabilities and what came true, held out",
+            zh="预测概率与实际发生率的差距（留出数据）",
+        ),
         "absolute_error": Quantity(
             worse="higher", en="mean absolute error, held out", zh="平均绝对误差（留出数据）"
         ),
@@ -337,10 +345,30 @@ def utility(target: Target, data: Dataset, run: Run) -> list[Measurement]:
             np.clip(scores[np.arange(len(y)), y], 1e-15, None)
         )  # clipped as scikit-learn's log_loss
         if len(y) > 1:
-            rows.append(row("log_loss", stats.mean(loss, clusters=person, level=run.level), of=loss))
+            typical = stats.mean(loss, clusters=person, level=run.level)
+            rows.append(
+                row("log_loss", replace(typical, low=max(0.0, typical.low)), of=loss)
+            )  # no loss is negative
+            rows.append(_calibration(scores, hits, data.holdout, run))
         if target.task == "binary":
             rows.append(_roc_auc(scores[:, 1], data.holdout, run))
     return timed(rows)
+
+
+def _calibration(scores: np.ndarray, hits: np.ndarray, split: Split, run: Run) -> Measurement:
+    """Compare what is stated of the second of two classes, or of the answer among several, with what came true."""
+    two = scores.shape[1] == 2
+    stated = np.clip(scores[:, 1] if two else scores.max(1), 0.0, 1.0)  # (n,) float32 sums may pass 1
+    size, parts = stats.calibration(
+        stated, split.y == 1 if two else hits, clusters=split.person, level=run.level
+    )
+    low, value, high = (
+        tuple(digits(getattr(share, end)) for _, share in parts) for end in ("low", "value", "high")
+    )
+    x = tuple(digits(mean) for mean, _ in parts)
+    return run.measured(
+        "calibration_error", size, [Curve(name="calibration", x=x, y=value, low=low, high=high)]
+    )
 
 
 def _roc_auc(score: np.ndarray, split: Split, run: Run) -> Measurement:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from casemate.core.types import (
     MODULE,
     REFIT,
     SCORES,
+    TOKENS,
     TREES,
     Capability,
     Counter,
@@ -27,6 +28,7 @@ from casemate.core.types import (
 if TYPE_CHECKING:
     from casemate.core.data import Dataset
     from casemate.core.nodes import NodeTable
+    from casemate.core.tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +119,9 @@ class Limited(Wrapper):
 
     def trees(self) -> NodeTable:
         return self._through(TREES, ()).trees()
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        return self._through(TOKENS, ()).tokens(texts)
 
     def refit(self, x: Any, y: np.ndarray, seed: int) -> Target:
         self.counter.add("refits")

@@ -132,7 +132,8 @@ def method(
     return decorate
 
 
-def names() -> dict[str, str]:
+@functools.cache
+def names() -> Mapping[str, str]:
     """Return method name -> module, from the file names alone (nothing is imported).
 
     >>> names()["lira"]

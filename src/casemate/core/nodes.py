@@ -23,6 +23,7 @@ from typing import Literal
 import numpy as np
 
 Link = Literal["identity", "exponential", "probabilities", "sigmoid", "softmax"]
+FEW = 16  # classes up to which softmax works column by column
 TILE = 1 << 18  # cells (rows x trees) that walk down together: a few megabytes
 
 
@@ -228,9 +229,15 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     >>> softmax(np.array([[0.0, 0.0], [-np.inf, 3.0]])).tolist()
     [[0.5, 0.5], [0.0, 1.0]]
     """
-    odds = np.exp(logits - logits.max(1, keepdims=True))
-    shares: np.ndarray = odds / odds.sum(1, keepdims=True)
-    return shares
+    if logits.shape[1] > FEW:
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        shares: np.ndarray = odds / odds.sum(1, keepdims=True)
+        return shares
+    columns = np.ascontiguousarray(
+        logits.T
+    )  # (classes, n): numpy adds up long rows faster than many short ones
+    columns = np.exp(columns - columns.max(0))
+    return np.ascontiguousarray((columns / columns.sum(0)).T)
 
 
 def _coarser(stored: str, compared: str) -> str:

@@ -44,6 +44,9 @@ class Run:
     used: dict[str, Any] = field(default_factory=dict)  # parameters as they were in the end, for the report
     show_records: bool = False  # may single records of the data enter the report?
     notes: list[str] = field(default_factory=list)  # what a reader of an evasion's numbers must know
+    cut: dict[str, int] = field(
+        default_factory=dict
+    )  # parameters that the clock lowered, as they were wanted
 
     def rng(self, *path: str | int) -> np.random.Generator:
         """Return the generator of this method at ``path``."""
@@ -95,6 +98,8 @@ class Run:
             jobs = 1 if self.card.kind == "evasion" else effective_n_jobs(None)
             count = min(wanted, max(least, int(left / max(seconds_each, 1e-9) * jobs)))
         self.used[name] = count
+        if count < wanted:
+            self.cut[name] = wanted
         return count
 
     def call(self, name: str, target: Target, data: Dataset, **params: Any) -> Any:

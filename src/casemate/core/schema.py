@@ -6,6 +6,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import date, time, timedelta
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -366,7 +368,9 @@ def read_array(x: Any) -> np.ndarray:
     except ValueError as error:
         raise InvalidData(f"rows have different lengths ({error})") from None
     if array.ndim == 0:
-        raise InvalidData(f"expected rows; got {type(x).__name__}")
+        raise InvalidData(
+            f"expected rows; got {type(x).__name__}: give a frame in memory, a dense array or a list of texts"
+        )
     return array
 
 
@@ -401,12 +405,18 @@ def _series(series: Any, name: str) -> Any:
     dtype = series.dtype
     if dtype.is_numeric():
         if dtype.is_integer() and series.null_count() == 0:
-            return series.to_numpy().astype(np.int64)
+            # numpy has no integers of 128 bits
+            narrow = series.cast(nw.Int64()) if dtype in (nw.Int128, nw.UInt128) else series
+            return narrow.to_numpy().astype(np.int64)
         return np.asarray(series.cast(nw.Float64()).to_numpy(), np.float64)
     if dtype in (nw.Boolean, nw.String, nw.Categorical, nw.Enum, nw.Object):
         cells = series.to_list()
         if dtype == nw.Object and all(c is None or isinstance(c, (int, float, np.number)) for c in cells):
             return np.array([np.nan if c is None else c for c in cells], np.float64)
+        if series.implementation.is_pyarrow() and any(not isinstance(c, str | bool | None) for c in cells):
+            raise InvalidData(
+                f"column {name!r} is a dictionary of {type(cells[0]).__name__}; cast it to its values"
+            )
         return cells
     raise InvalidData(
         f"column {name!r} has type {dtype}; convert it to numbers (days, say) or text, or drop it"
@@ -426,6 +436,10 @@ def _infer_column(name: str, parts: list[Any]) -> Column:
     if not all(numeric):
         cells = [cell for part in parts for cell in part]
         holes = [cell for cell in cells if is_hole(cell)]
+        if odd := [cell for cell in cells if isinstance(cell, (date, time, timedelta, Decimal))]:
+            raise InvalidData(
+                f"column {name!r} holds {odd[0]!r}; convert it to numbers (days, say) or text, or drop it"
+            )
         try:
             seen = {cell for cell in cells if not is_hole(cell)}
         except TypeError as error:
@@ -524,11 +538,17 @@ def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any
     frame = nw.from_native(template, eager_only=True)
     own = {str(name): name for name in frame.columns}  # pandas' default names are numbers
     cells: dict[str, Any] = {}
+    pandas, kinds = (
+        library.__name__ == "pandas",
+        frame.schema,
+    )  # asked once: a column costs more than its dtype
+    stored = dict(zip(template.columns, template.dtypes, strict=True)) if pandas else {}
     for column, value in zip(columns, values, strict=True):
-        integral = frame.get_column(own[column.name]).dtype.is_integer()
-        dtype = None
-        if library.__name__ == "pandas":
-            dtype = _widened(template[own[column.name]].dtype, value)
+        integral = kinds[own[column.name]].is_integer()
+        dtype = _widened(stored[own[column.name]], value) if pandas else None
+        if dtype == np.float64 and value.dtype == dtype:  # as it stands
+            cells[column.name] = value
+            continue
         # numpy's integers have no hole; those of pandas' extension types, polars and Arrow do
         held = value if isinstance(dtype, np.dtype) or column.kind == "category" else value[~np.isnan(value)]
         keep = not integral or bool((held == np.round(held)).all())
@@ -540,7 +560,7 @@ def _rebuild(template: Any, columns: Iterable[Column], values: list[Any]) -> Any
             cells[column.name] = [
                 None if cell != cell else int(cell) if integral and keep else cell for cell in value
             ]
-    if library.__name__ == "pandas":
+    if pandas:
         return library.DataFrame({name: cells[text] for text, name in own.items()})
     order = list(own)
     built = nw.from_dict({name: cells[name] for name in order}, backend=library)

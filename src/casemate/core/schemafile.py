@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import category
 
 import numpy as np
 
@@ -27,6 +28,7 @@ FORMAT = "casemate-schema/1"
 MAX_CATEGORIES = 40  # more are left to the data
 MAX_BYTES = 16_000_000
 _KINDS = ("real", "integer", "category")
+_HIDDEN = frozenset({"Cc", "Cf", "Zl", "Zp"})  # a lone surrogate no file can hold, and it is said so
 _ONE_WAY = ("none", "increasing", "decreasing")
 # names that differ by one of these may be ordered: min_pressure <= max_pressure
 _PAIRS = (("min", "max"), ("low", "high"), ("lower", "upper"), ("start", "end"), ("first", "last"))
@@ -203,9 +205,16 @@ def _value(value: Any) -> str:
             return "nan" if math.isnan(value) else "inf" if value > 0 else "-inf"
         return repr(value)
     if isinstance(value, str):
-        # JSON's escapes are all TOML's; of what TOML wants escaped JSON leaves only DEL
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        # JSON's escapes are all TOML's; what it leaves of control, direction and invisible characters is escaped here:
+        # the file is shown on terminals, and read by people who must see what stands there
+        return "".join(_escaped(sign) for sign in json.dumps(value, ensure_ascii=False))
     return f"[{', '.join(_value(item) for item in value)}]"
+
+
+def _escaped(sign: str) -> str:
+    if category(sign) not in _HIDDEN:
+        return sign
+    return f"\\u{ord(sign):04x}" if ord(sign) < 0x10000 else f"\\U{ord(sign):08x}"
 
 
 def guess_groups(schema: Schema, rows: np.ndarray) -> tuple[tuple[str, ...], ...]:

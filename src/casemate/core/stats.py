@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+from casemate.core import _reliability
 from casemate.core._sampling import (
     ROUNDING,
     Floats,
@@ -143,6 +144,25 @@ def proportion(hits: ArrayLike, *, clusters: ArrayLike | None = None, level: flo
     effective = min(n, n / deff) * (t_quantile(level, n - 1) / t_quantile(level, units - 1)) ** 2
     low, high = beta_limits(k / n * effective, effective, level)
     return Interval(k / n, low, high, level, units)
+
+
+def calibration(
+    stated: ArrayLike, happened: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95
+) -> tuple[Interval, list[tuple[float, Interval]]]:
+    """Root mean squared gap between stated probabilities and what came true, and the groups: (stated, share).
+
+    At most ten groups of equal size, given the stated (n,); what chance alone gives is taken off: `_reliability`.
+    Raises InvalidData on a probability outside [0, 1], values other than 0 and 1 or fewer than 2 persons.
+
+    >>> round(calibration([0.9] * 400, [1, 0] * 200)[0].value, 2)
+    0.4
+    """
+    p, y = numbers("stated", stated, finite=True), numbers("happened", happened)
+    codes, units = cluster_codes("clusters", clusters, y.size)
+    places, means, size = _reliability.size(p, y, codes, units, level)
+    owner = [None if clusters is None else codes[at] for at in places]
+    shares = [proportion(y[at], clusters=own, level=level) for at, own in zip(places, owner, strict=True)]
+    return Interval(*size, level, units), list(zip(means, shares, strict=True))
 
 
 def mean(values: ArrayLike, *, clusters: ArrayLike | None = None, level: float = 0.95) -> Interval:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from casemate.core.data import Dataset
     from casemate.core.nodes import NodeTable
     from casemate.core.schema import Schema
+    from casemate.core.tokens import Tokens
 
 Task = Literal["binary", "multiclass", "regression", "causal_lm"]
 Input = Literal["table", "image", "text"]
@@ -452,8 +453,16 @@ class Target(ABC):
         raise self._missing(LOGITS)
 
     def module(self) -> Any:
-        """Return a frozen ``nn.Module`` in eval mode from encoded inputs to logits (n, classes)."""
+        """Return a frozen ``nn.Module`` in eval mode from encoded inputs to logits (n, classes).
+
+        Of a text model the inputs are embeddings, for texts have no gradient: ``module.embed(tokens)`` gives those of
+        :meth:`tokens` (n, t, d), and ``module(embeddings, tokens)`` the logits.
+        """
         raise self._missing(MODULE)
+
+    def tokens(self, texts: Sequence[str]) -> Tokens:
+        """Return texts as the model reads them; asking for it asks the model nothing."""
+        raise self._missing(TOKENS)
 
     def trees(self) -> NodeTable:
         """Return every node of the model's trees in the columns of the schema; outputs in the order of ``classes``."""
@@ -545,10 +554,10 @@ def shortened(values: Sequence[Any]) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Counter:
-    """Rows, calls and gradient passes asked of a target; shared by its limited views."""
+    """Rows, calls and gradient passes asked of a target, points an attack was blind at; shared by its limited views."""
 
     tally: dict[str, int] = field(
-        default_factory=lambda: {"rows": 0, "calls": 0, "refits": 0, "gradients": 0}
+        default_factory=lambda: {"rows": 0, "calls": 0, "refits": 0, "gradients": 0, "blind": 0}
     )
 
     def add(self, name: str, amount: int = 1) -> None:

@@ -29,8 +29,10 @@ class Outcome:
     comparison: Comparison
     said: Mapping[str, tuple[str, ...]]
 
-    def save(self, folder: Path, command: tuple[str, ...]) -> list[str]:
+    def save(self, folder: Path, command: tuple[str, ...], *, lang: str = "en") -> list[str]:
         """Write every report and the page into ``folder``, each whole or not at all; return the names, page last.
+
+        The page opens in ``lang``.
 
         What an earlier demo left there and this one did not make is removed: it would be taken for this one's.
         """
@@ -40,7 +42,7 @@ class Outcome:
         for name, report in self.reports.items():
             replace(report, command=command).save(folder / f"{name}.json")
         ran = tuple(replace(report, command=command) for report in self.comparison.reports)
-        replace(self.comparison, reports=ran).save(folder / PAGE)
+        replace(self.comparison, reports=ran).save(folder / PAGE, lang=lang)
         return [*names, PAGE]
 
 

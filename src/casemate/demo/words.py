@@ -139,7 +139,9 @@ def wrapped(text: str, indent: int = 3) -> list[str]:
     """
     lines, line = [], ""
     for piece in re.findall(r"[!-~–±]+ ?|[^!-~–±]", text):
-        if width(line + piece.rstrip()) > WIDTH and piece not in "，。；：、）”":
+        # a Chinese line keeps room for two closing signs, which never begin the next
+        room = WIDTH - 4 if width(piece) > len(piece) else WIDTH
+        if width(line + piece.rstrip()) > room and piece not in "，。；：、）”":
             lines.append(line.rstrip())
             line = " " * indent
             piece = piece.lstrip()

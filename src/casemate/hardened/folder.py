@@ -28,7 +28,7 @@ from casemate.report.model import lines_of_json
 
 SCHEMA = "casemate-change/1"
 NAME = "change.json"
-_FILE = re.compile(r"[a-z0-9][a-z0-9-]*\.(joblib|safetensors|ubj|txt)")
+_FILE = re.compile(r"[a-z0-9][a-z0-9-]*\.(joblib|safetensors|ubj|txt|keras|onnx)")
 _MOST = 64 << 20  # bytes of change.json
 # what a training may leave in the folder beside: checkpoints, notes that it began; and a folder that was being written
 _LEFT = re.compile(r"training-[0-9a-f]+\.(safetensors|started|part)|files")

@@ -24,7 +24,7 @@ from casemate.core.errors import CasemateError, InvalidData, TamperedArtefact
 from casemate.core.limited import Limited, shared
 from casemate.core.schema import Schema
 from casemate.core.types import REFIT, Capability, Recipe, Target, Task
-from casemate.hardened import modules
+from casemate.hardened import graphs, modules
 from casemate.hardened.folder import Stored
 from casemate.hardened.values import restored
 from casemate.hardened.writing import CODE, ORIGINAL, SETTINGS, Absent, innermost
@@ -32,6 +32,7 @@ from casemate.privacy.calibrated import Calibrated, Calibrator
 from casemate.privacy.calibration import Map
 from casemate.privacy.methods.rounding import RoundedTarget
 from casemate.privacy.plan import Plan
+from casemate.privacy.tuned import TunedPlan
 from casemate.training.distillation import Distilled, Student
 from casemate.training.per_example import Planned
 from casemate.training.pieces import TrainingPieces
@@ -66,8 +67,13 @@ def rebuilt(layers: Any, source: Source) -> Target:
         "torch": _torch,
         "estimator": _estimator,
         "booster": _booster,
+        "keras": _graph,
+        "onnx": _graph,
         "absent": _absent,
     }
+    told = layers[0].get("caveats")
+    if not isinstance(told, list) or not all(isinstance(line, str) for line in told):
+        raise InvalidData("its change.json has caveats that are no list of sentences")
     bottom = str(layers[0].get("layer"))
     if bottom not in read:
         raise InvalidData(
@@ -101,8 +107,8 @@ def _claimed(target: Target, layer: Mapping[str, Any]) -> Target:
     if not claims:
         return target
     known = target.recipe is not None or not isinstance(target, (TorchTarget, Absent))
-    followed = _followed(innermost(target)) if known else claims
-    if not all(isinstance(claim, Plan) and claim in followed for claim in claims):
+    followed = _followed(innermost(target)) if known else list(claims)
+    if not all(_kept(claim, followed) for claim in claims):
         raise TamperedArtefact(
             f"change.json states {claims[0]}, but the model's recipe trains by no such plan"
         )
@@ -111,7 +117,20 @@ def _claimed(target: Target, layer: Mapping[str, Any]) -> Target:
         if known
         else (f"{claims[0]}: stated by the folder; the training that it is of is not here to compare",)
     )
-    return replace(target, claims=claims, caveats=(*target.caveats, *told))
+    if known and any(isinstance(claim, TunedPlan) for claim in claims):
+        line = (
+            "how many trainings there were to choose from, on average, is stated by the folder: "
+            "a model holds nothing to compare it with"
+        )
+        told = (line,)
+    return replace(target, claims=claims, caveats=tuple(dict.fromkeys((*target.caveats, *told))))
+
+
+def _kept(claim: Any, followed: list[Any]) -> bool:
+    """Tell whether a claim is a plan by which the model trains, or of a search in which such a training is a run."""
+    if isinstance(claim, TunedPlan):
+        return claim in followed or any(isinstance(plan, Plan) and claim.covers(plan) for plan in followed)
+    return isinstance(claim, Plan) and claim in followed
 
 
 def _followed(target: Target) -> list[Any]:
@@ -155,6 +174,23 @@ def _booster(layer: Mapping[str, Any], source: Source) -> Target:
         source=loaded.source,
         caveats=tuple(dict.fromkeys(caveats)),
     )
+
+
+def _graph(layer: Mapping[str, Any], source: Source) -> Target:
+    name, said = layer["file"], _said(layer)
+    loaded = files.parsed(source.stored.read(name), source.stored.path(name))
+    read = graphs.keras_target if layer["layer"] == "keras" else graphs.onnx_target
+    target = read(layer, loaded, said)
+    recipe, told = layer.get("recipe"), layer["lost"]
+    if recipe is not None and target.recipe is not None:
+        settings = {setting: recipe["settings"][setting] for setting in SETTINGS}
+        pieces = _value(recipe["pieces"], TrainingPieces)
+        target = replace(target, recipe=replace(target.recipe, **settings, pieces=pieces))
+    elif recipe is not None:
+        told = "its optimiser or layers are not those of Casemate's training loop"
+    caveats = tuple(dict.fromkeys((*target.caveats, *layer["caveats"])))
+    target = replace(target, **said, source=loaded.source, caveats=caveats)
+    return _without_refits(target, told) if told else target
 
 
 def _torch(layer: Mapping[str, Any], source: Source) -> Target:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from casemate.adapters import files
+from casemate.adapters.keras import KerasTarget
+from casemate.adapters.onnx import OnnxTarget
 from casemate.adapters.sklearn import SklearnTarget
 from casemate.adapters.torch import TorchTarget
 from casemate.adapters.trees import TreesTarget
@@ -20,7 +22,7 @@ from casemate.core.errors import InvalidData
 from casemate.core.limited import Limited, Wrapper
 from casemate.core.schema import Schema
 from casemate.core.types import Capability, Recipe, Target
-from casemate.hardened import modules
+from casemate.hardened import graphs, modules
 from casemate.hardened.values import Unwritable, plain
 from casemate.privacy.calibrated import Calibrated
 from casemate.privacy.methods.rounding import RoundedTarget
@@ -29,6 +31,10 @@ from casemate.training.students import Fitted
 
 SETTINGS = ("optimiser", "learning_rate", "momentum", "weight_decay", "epochs", "batch_size", "loss")
 CODE = ("factory", "preprocessing")
+UNTRAINED = (
+    "refits and shadow models of this hardened model are not offered: its teacher is an ONNX model, which nothing here "
+    "can train"
+)
 ORIGINAL = "original"  # stands for code of the user's: it comes from the function that returned the original
 
 
@@ -62,7 +68,10 @@ class Sink:
 
     def add(self, stem: str, model: Any) -> str:
         """Write a model into a file of its own and return the file's name."""
-        ending, raw = files.written(model, trust=self.trust)
+        return self.put(stem, *files.written(model, trust=self.trust))
+
+    def put(self, stem: str, ending: str, raw: bytes) -> str:
+        """Keep the bytes of a model's file and return its name."""
         taken = sum(name.startswith((f"{stem}.", f"{stem}-")) for name in self.files)
         name = f"{stem}{f'-{taken + 1}' if taken else ''}.{ending}"
         self.files[name] = raw
@@ -178,6 +187,14 @@ def _bottom(target: Target, original: Target, sink: Sink, *, answers: bool) -> d
         return layer
     if isinstance(target, TreesTarget):
         return layer | {"layer": "booster", "file": sink.add(stem, target.model)}
+    if isinstance(target, KerasTarget):
+        own, raw = graphs.keras_layer(target, answers=answers)
+        return layer | own | {"file": sink.put(stem, "keras", raw)}
+    if isinstance(target, OnnxTarget) and not answers:
+        return _absent(target) | {"caveats": [UNTRAINED]}
+    if isinstance(target, OnnxTarget):
+        own, raw = graphs.onnx_layer(target)
+        return layer | own | {"file": sink.put(stem, "onnx", raw)}
     raise InvalidData(f"a {target.kind} target has no model of its own that a folder could hold")
 
 

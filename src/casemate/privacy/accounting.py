@@ -1,20 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a series of noisy steps costs: epsilon, and the most any attacker can gain, from privacy loss distributions.
+"""What releases cost together: epsilon, and the most any attacker can gain. Every number is an upper bound.
 
-An event is a tuple of :class:`Gaussian` releases about the same people. Neighbours differ by one whole unit (a record,
-or a person with all their rows) that is there or not there. dp-accounting composes the privacy loss distributions
-(Koskela 2020; Doroshenko et al. 2022, connect the dots) and rounds against us: every number here is an upper bound.
-Releases without sampling are first put together exactly (1/sigma^2 adds up), so that only one is discretised.
+The releases are those of :mod:`casemate.privacy.events`. Several bounds hold for the same event, and the least is told:
+
+- **Privacy loss distributions**, rounded against us (Koskela 2020; Doroshenko et al. 2022) and composed with a proved
+  bound of what floats lose, which is added. Their lattice is halved until two epsilons agree to 0.2 %, within a limit
+  of cost.
+- **Closed forms**: Gaussian releases of everybody add up to one (1/sigma^2 adds up), whose epsilon is exact (Balle and
+  Wang 2018); zero-concentrated guarantees add up and are converted (Canonne, Kamath and Steinke 2020, proposition 12);
+  epsilons and deltas add up.
+- **Renyi divergences**, where the others do not reach: tuning, very large epsilons, lattices that would not fit.
+
+The claim is one number. How far it may lie above the truth, the accounting slack, is :func:`lower_epsilon`'s business.
 
 **The trade-off curve.** (epsilon, delta(epsilon))-privacy for every epsilon >= 0 bounds an attacker who accuses a share
 ``fpr`` of non-members and recognises ``tpr`` of members, from both sides of the definition:
 
     tpr <= e^epsilon fpr + delta(epsilon)           and           1 - fpr <= e^epsilon (1 - tpr) + delta(epsilon)
 
-``max_tpr`` is the least of these over the epsilons that a search visits; leaving some out can only make it larger. For
-one Gaussian release of sensitivity over noise mu the limit is Phi(Phi^-1(fpr) + mu) (Dong, Roth and Su 2022). Noise
-calibrated to a risk in place of an epsilon (Kulynych et al. 2024) is the least for which ``max_tpr`` stays under what
-was asked.
+``max_tpr`` is the least of these over the lattice; leaving epsilons out can only make it larger. For one Gaussian
+release of sensitivity over noise mu the limit is Phi(Phi^-1(fpr) + mu) (Dong, Roth and Su 2022). Noise calibrated to a
+risk in place of an epsilon (Kulynych et al. 2024) is the least for which ``max_tpr`` stays under what was asked.
 
 **What it does not cover.** The number of releases, the rates and the clipping must be what really happened: that is
 what a :class:`~casemate.privacy.plan.Plan` binds together. Normal approximations of composition (CLT) are never used:
@@ -25,45 +31,40 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from casemate.core.errors import InvalidData
+from casemate.privacy import _bounds, _lower, _rdp
+from casemate.privacy._bounds import NUDGE, Cost, gaussian_deltas, gaussian_epsilon
+from casemate.privacy.events import (
+    ZCDP,
+    ApproximateDP,
+    DiscreteGaussian,
+    DiscreteLaplace,
+    Event,
+    Gaussian,
+    Laplace,
+    Pure,
+    Tuned,
+    checked,
+    from_json,
+    replaced,
+    to_json,
+)
 
-INTERVAL = 1e-4  # of the discretised privacy loss; 1e-3 costs 6 % of epsilon at a million steps
+__all__ = [
+    "LEAST_NOISE", "MOST_NOISE", "ZCDP", "ApproximateDP", "Cost", "DiscreteGaussian", "DiscreteLaplace", "Event",
+    "Gaussian", "Laplace", "Pure", "Tuned", "cost", "deltas", "dominating_mu", "epsilon", "from_json",
+    "lower_epsilon", "max_tpr", "noise_for_epsilon", "noise_for_risk", "replaced", "to_json",
+]  # fmt: skip
 TOLERANCE = 1e-4  # relative, of a calibrated noise multiplier
 LEAST_NOISE, MOST_NOISE = 1e-2, 1e7
+MOST_MU = 1e3
+REGRET = 1e-9  # delta by which a dominating Gaussian may be exceeded
 MOST_STEPS = 200  # of TOLERANCE / 4, from where the noise should be to where it was seen to be enough
-FARTHEST = 60.0  # epsilon at which the curve is looked for
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gaussian:
-    """``count`` releases of a sum plus Gaussian noise of ``noise_multiplier`` times the sum's sensitivity.
-
-    Each is computed on a Poisson sample: every unit is in with probability ``rate`` on its own; 1: all are in.
-
-    >>> Gaussian(noise_multiplier=2.0, count=4).count
-    4
-    """
-
-    noise_multiplier: float
-    count: int = 1
-    rate: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.noise_multiplier) and self.noise_multiplier > 0):
-            raise InvalidData(f"noise_multiplier must be a finite number > 0; got {self.noise_multiplier!r}")
-        if isinstance(self.count, bool) or self.count != int(self.count) or self.count < 1:
-            raise InvalidData(f"count of releases must be a whole number >= 1; got {self.count!r}")
-        if not 0 < self.rate <= 1:
-            raise InvalidData(f"a sampling rate lies in (0, 1]; got {self.rate!r}")
-
-
-Event = tuple[Gaussian, ...]
 
 
 def epsilon(event: Event, delta: float) -> float:
@@ -72,8 +73,30 @@ def epsilon(event: Event, delta: float) -> float:
     >>> round(epsilon((Gaussian(noise_multiplier=1.0, count=10_000, rate=0.01),), 1e-5), 2)
     6.19
     """
-    _check("delta", delta, 0, 1)
-    return float(_distribution(_sorted(event)).get_epsilon_for_delta(delta))
+    return _bounds.bounds(_sorted(event), _checked("delta", delta, 0, 1)).epsilon
+
+
+def lower_epsilon(event: Event, delta: float) -> float:
+    """Return an epsilon below which the event's worst case is *not* private at ``delta``; nan where none is known.
+
+    >>> event = (Gaussian(noise_multiplier=2.0, count=100, rate=0.1),)
+    >>> 0.99 < lower_epsilon(event, 1e-5) / epsilon(event, 1e-5) <= 1
+    True
+    """
+    event, delta = _sorted(event), _checked("delta", delta, 0, 1)
+    if mu := _bounds.only_mu(event):
+        return gaussian_epsilon(mu, delta) * (1 - 2 * NUDGE)
+    return _lower.epsilon(event, delta, _bounds.first_interval(event, delta))
+
+
+def cost(event: Event, delta: float) -> Cost:
+    """Return the price with its slack and how it was found, for details beside the claim.
+
+    >>> cost((Gaussian(noise_multiplier=1.0),), 1e-5).by
+    'exact'
+    """
+    found = _bounds.bounds(_sorted(event), _checked("delta", delta, 0, 1))
+    return Cost(**{**vars(found), "lower": lower_epsilon(event, delta)})
 
 
 def deltas(event: Event, epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
@@ -82,8 +105,15 @@ def deltas(event: Event, epsilons: Sequence[float] | np.ndarray) -> np.ndarray:
     >>> bool(deltas((Gaussian(noise_multiplier=1.0),), [0.0])[0] < 0.384)
     True
     """
-    known = _distribution(_sorted(event))
-    return np.array([known.get_delta_for_epsilon(float(one)) for one in epsilons])
+    asked = np.asarray(epsilons, np.float64)
+    if not (asked >= 0).all():
+        raise InvalidData(f"an epsilon is a number >= 0; got {epsilons!r}")
+    event = _sorted(event)
+    if mu := _bounds.only_mu(event):
+        return np.minimum(gaussian_deltas(mu, asked) * (1 + NUDGE) + 1e-300, 1.0)
+    found = _rdp.divergences(event).deltas(asked)
+    losses = _bounds.refined(event, _bounds.REFERENCE)[0]
+    return found if losses is None else np.minimum(found, losses.deltas(asked))
 
 
 def max_tpr(event: Event, fpr: float | np.ndarray) -> Any:
@@ -99,8 +129,52 @@ def max_tpr(event: Event, fpr: float | np.ndarray) -> Any:
     wanted = np.asarray(fpr, np.float64)
     if not ((wanted >= 0) & (wanted <= 1)).all():
         raise InvalidData(f"a false-alarm rate lies in [0, 1]; got {fpr!r}")
-    found = [_tpr(event, float(share)) for share in wanted.ravel()]
+    found = [_tpr(_sorted(event), float(share)) for share in wanted.ravel()]
     return found[0] if wanted.ndim == 0 else np.array(found).reshape(wanted.shape)
+
+
+def dominating_mu(event: Event, *, regret: float = REGRET) -> float:
+    """Return a mu such that telling a member apart is no easier than N(mu, 1) from N(0, 1), but for ``regret``.
+
+    That is delta(epsilon) <= the Gaussian's + ``regret`` for every epsilon, and no more: say the regret wherever the mu
+    is told. It is an upper bound of the least such mu, within the width of the points compared. Sampled steps need the
+    regret: far out, where one unit was in every sample, they are as bad as steps without sampling. inf if no mu up to
+    1,000 is enough.
+
+    >>> round(dominating_mu((Gaussian(noise_multiplier=2.0, count=16),)), 4)
+    2.0
+    """
+    event = _sorted(event)
+    if mu := _bounds.only_mu(event):
+        return mu * (1 + NUDGE)
+    epsilons, found = _bounds.curve(event)
+    if found[-1] > regret:
+        return math.inf
+    thin = np.unique(np.linspace(0, len(epsilons) - 1, 3000).astype(int))
+    worst = float(_mu_needed(epsilons[thin], found[thin] - regret).max(initial=1e-9))
+    if worst >= MOST_MU:
+        return math.inf
+    low, high = 0.9 * worst, worst  # enough is what was enough between points farther apart
+    for _ in range(14):
+        middle = 0.5 * (low + high)
+        enough = (gaussian_deltas(middle, epsilons[1:]) >= found[:-1] - regret).all()
+        low, high = (low, middle) if enough else (middle, high)
+    return high
+
+
+def _mu_needed(epsilons: np.ndarray, least: np.ndarray) -> np.ndarray:
+    """Return the mu (n - 1,) with which a Gaussian's delta at one point is at least ``least`` at the point before.
+
+    Between two points delta falls: so the whole curve is dominated.
+    """
+    right, left = epsilons[1:], least[:-1]
+    right, left = right[left > 0], left[left > 0]
+    low, high = np.full(len(left), 1e-9), np.full(len(left), MOST_MU)
+    for _ in range(60):
+        middle = np.sqrt(low * high)
+        enough = gaussian_deltas(middle, right) >= left
+        low, high = np.where(enough, low, middle), np.where(enough, middle, high)
+    return high
 
 
 def noise_for_epsilon(build: Callable[[float], Event], *, epsilon: float, delta: float) -> float:
@@ -110,10 +184,16 @@ def noise_for_epsilon(build: Callable[[float], Event], *, epsilon: float, delta:
     >>> round(sigma, 2)
     3.73
     """
-    _check("epsilon", epsilon, 0, math.inf)
-    _check("delta", delta, 0, 1)
+    _checked("epsilon", epsilon, 0, math.inf)
+    _checked("delta", delta, 0, 1)
     what = f"epsilon {epsilon:g} at delta {delta:g}"
-    return _least(build, lambda event: _cost(event, delta), epsilon, what, mu=_exact_mu(epsilon, delta))
+    return _least(
+        build,
+        lambda event, quick: _bounds.bounds(event, delta, quick=quick).epsilon,
+        epsilon,
+        what,
+        mu=_exact_mu(epsilon, delta),
+    )
 
 
 def noise_for_risk(build: Callable[[float], Event], *, max_tpr: float, at_fpr: float) -> float:
@@ -123,7 +203,7 @@ def noise_for_risk(build: Callable[[float], Event], *, max_tpr: float, at_fpr: f
     >>> round(sigma, 2)
     3.67
     """
-    _check("at_fpr", at_fpr, 0, 1)
+    _checked("at_fpr", at_fpr, 0, 1)
     if not at_fpr < max_tpr <= 1:
         raise InvalidData(
             f"max_tpr must lie above at_fpr ({at_fpr}, which is guessing) and be at most 1; got {max_tpr!r}"
@@ -132,36 +212,24 @@ def noise_for_risk(build: Callable[[float], Event], *, max_tpr: float, at_fpr: f
 
     return _least(
         build,
-        lambda event: _tpr(event, at_fpr) - at_fpr,
+        lambda event, quick: _tpr(event, at_fpr, quick=quick) - at_fpr,
         max_tpr - at_fpr,
         f"max_tpr {max_tpr:g} at {at_fpr:g} false alarms",
         mu=float(min(ndtri(max_tpr), 9.0) - ndtri(at_fpr)),
     )
 
 
-def _cost(event: Event, delta: float) -> float:
-    return epsilon(event, delta)
-
-
 @lru_cache(maxsize=256)
-def _tpr(event: Event, fpr: float) -> float:
-    """Return the bound at one ``fpr``: each side is convex in e^epsilon or e^-epsilon, so a bounded search finds it."""
-    from scipy.optimize import minimize_scalar
+def _tpr(event: Event, fpr: float, *, quick: bool = False) -> float:
+    """Return the bound at one ``fpr``. Between two points of a lattice neither side is less than at one of them."""
+    from scipy.special import ndtr, ndtri
 
-    known = _distribution(_sorted(event))
-
-    def first(at: float) -> float:
-        return math.exp(at) * fpr + float(known.get_delta_for_epsilon(float(at)))
-
-    def second(at: float) -> float:
-        return 1.0 - (1.0 - fpr - float(known.get_delta_for_epsilon(float(at)))) * math.exp(-at)
-
-    ends = [side(at) for side in (first, second) for at in (0.0, FARTHEST)]
-    inside = [
-        minimize_scalar(side, bounds=(0.0, FARTHEST), method="bounded", options={"xatol": 1e-3}).fun
-        for side in (first, second)
-    ]
-    return float(min(max(min(*ends, *inside), fpr), 1.0))
+    if mu := _bounds.only_mu(event):
+        return float(min(max(ndtr(ndtri(fpr) + mu * (1 + NUDGE)) * (1 + NUDGE), fpr), 1.0))
+    epsilons, found = _bounds.curve(event, quick=quick)
+    first = np.exp(epsilons) * fpr + found
+    second = 1.0 - (1.0 - fpr - found) * np.exp(-epsilons)
+    return float(min(max(min(first.min(), second.min()), fpr), 1.0))
 
 
 def _exact_mu(epsilon: float, delta: float) -> float:
@@ -178,25 +246,31 @@ def _exact_mu(epsilon: float, delta: float) -> float:
 
 
 def _least(
-    build: Callable[[float], Event], price: Callable[[Event], float], allowed: float, what: str, *, mu: float
+    build: Callable[[float], Event],
+    price: Callable[[Event, bool], float],
+    allowed: float,
+    what: str,
+    *,
+    mu: float,
 ) -> float:
     """Return the least noise whose price is at most ``allowed``; what is returned was seen to hold.
 
     Without sampling the exact answer is known (``mu``) and the accountant's is just above it. Else the search comes
-    from above: a privacy loss distribution of little noise is long and slow.
+    from above, for little noise makes long lattices, on coarse ones (sound, and up to 0.2 % too dear); a last step
+    takes back what a finer lattice shows to be too much.
     """
     from scipy.optimize import brentq
 
-    def excess(log_noise: float) -> float:
-        paid = price(build(math.exp(log_noise)))
+    def excess(log_noise: float, quick: bool = True) -> float:
+        paid = price(_sorted(build(math.exp(log_noise))), quick)
         return math.log(max(paid, 1e-12) / allowed) if math.isfinite(paid) else 50.0
 
-    one = build(1.0)
-    if all(part.rate == 1 for part in one):
-        exact = math.sqrt(sum(part.count for part in one)) / mu
-        root = math.log(max(exact, LEAST_NOISE)) + 1e-8  # the accountant's own rounding is of the order 1e-12
+    one = _sorted(build(1.0))
+    if whole := _bounds.only_mu(one):
+        root = math.log(max(whole / mu, LEAST_NOISE)) + 1e-8  # a closed form's own nudge is of the order 1e-9
     else:
-        high = math.log(4 * math.sqrt(sum(part.count * part.rate**2 for part in one)) + 1)
+        sampled = (part.count * part.rate**2 for part in one if isinstance(part, (Gaussian, Laplace)))
+        high = math.log(4 * math.sqrt(sum(sampled)) + 1)
         while excess(high) > 0 and high < math.log(MOST_NOISE):
             high += 1.0
         low = high - 0.4
@@ -205,37 +279,18 @@ def _least(
         root = brentq(excess, low, high, xtol=TOLERANCE / 4) if excess(high) <= 0 < excess(low) else high
     for _ in range(MOST_STEPS):
         if excess(root) <= 0:
-            return math.exp(root)
+            # a price falls at least about as fast as the noise grows
+            closer = root + 0.8 * min(excess(root, quick=False), 0.0)
+            return math.exp(closer if not whole and excess(closer, quick=False) <= 0 else root)
         root += TOLERANCE / 4
     raise InvalidData(f"no noise was found for {what}: ask for less privacy, or for fewer steps")
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
+def _checked(name: str, value: float, low: float, high: float) -> float:
     if not low < value < high:
         raise InvalidData(f"{name} must lie between {low:g} and {high:g}, both excluded; got {value!r}")
+    return value
 
 
 def _sorted(event: Event) -> Event:
-    if not event:
-        raise InvalidData("an event without a release has no cost; name what was released")
-    return tuple(sorted(event, key=lambda part: (part.rate, part.noise_multiplier, part.count)))
-
-
-@lru_cache(maxsize=16)
-def _distribution(event: Event) -> Any:
-    from dp_accounting.pld import privacy_loss_distribution as pld
-
-    whole = sum(part.count / part.noise_multiplier**2 for part in event if part.rate == 1)
-    # one Gaussian alone needs no finer steps than a thousandth of its own spread
-    alone = all(part.rate == 1 for part in event)
-    interval = INTERVAL * max(1.0, 10 * math.sqrt(whole) if alone else 1.0)
-    options = {"value_discretization_interval": interval, "pessimistic_estimate": True}
-    parts = [pld.from_gaussian_mechanism(1 / math.sqrt(whole), **options)] if whole else []
-    for part in event:
-        if part.rate < 1:
-            one = pld.from_gaussian_mechanism(part.noise_multiplier, sampling_prob=part.rate, **options)
-            parts.append(one.self_compose(part.count))
-    made = parts[0]
-    for part in parts[1:]:
-        made = made.compose(part)
-    return made
+    return tuple(sorted(checked(event), key=repr))

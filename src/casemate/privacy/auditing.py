@@ -39,7 +39,7 @@ MOVED = "Some people change group from row to row; each is counted in the group 
 LOWER_BOUND = "A lower bound on what the model leaks: a stronger attack may find more."
 
 _AUC = {"en": "membership AUC", "zh": "成员推断 AUC"}
-_RATE_NAMES = {"1pct": ("1 %", "1%"), "0.1pct": ("0.1 %", "0.1%")}
+_RATE_NAMES = {"1pct": ("1 %", "1 %"), "0.1pct": ("0.1 %", "0.1 %")}
 
 
 def _quantities() -> dict[str, Quantity]:
@@ -54,7 +54,7 @@ def _quantities() -> dict[str, Quantity]:
                 null=rate,
                 unit="share",
                 en=f"members recognised at {rate_en} false alarms{en}",
-                zh=f"误报率 {rate_zh} 时被识别的成员比例{zh}",
+                zh=f"误报率 {rate_zh} 时被认出的成员比例{zh}",
             )
             listed[f"{prefix}fpr_at_{name}"] = Quantity(
                 worse="higher",
@@ -76,7 +76,7 @@ def _recipe_quantities() -> dict[str, Quantity]:
     # Neither a null nor a headline: they are not of this model, and whoever was in it they stay as they are.
     listed = {}
     for prefix, en, zh in (("recipe_", "", ""), ("recipe_person_", ", people", "（按人）")):
-        mean_en, mean_zh = f"{en}, mean over models of this recipe", f"{zh}，同一训练方法所得模型的平均"
+        mean_en, mean_zh = f"{en}, mean over models of this recipe", f"{zh}，同一训练方案各模型的平均"
         listed[f"{prefix}auc"] = Quantity(
             worse="higher", headline=False, en=_AUC["en"] + mean_en, zh=_AUC["zh"] + mean_zh
         )
@@ -87,7 +87,7 @@ def _recipe_quantities() -> dict[str, Quantity]:
                 headline=False,
                 unit="share",
                 en=f"members recognised at {rate_en} false alarms{mean_en}",
-                zh=f"误报率 {rate_zh} 时被识别的成员比例{mean_zh}",
+                zh=f"误报率 {rate_zh} 时被认出的成员比例{mean_zh}",
             )
     return listed
 
@@ -180,6 +180,7 @@ def report(
             f"train and holdout can be told apart without the model (AUC {blind[0].value:.2f}): "
             "they come from different distributions, so this does not measure the model"
         )
+    reason = reason or unranked(scores.score, pool.y[pool.evaluated])
     parts = [part.take(pool.evaluated) for part in parts]
     if pool.people:
         rows = _level(run, scores, "", notes, reason, people=True)
@@ -230,8 +231,11 @@ def _level(
         quantity: str, interval: Interval, null: float, details: Sequence[Detail], failed: str = ""
     ) -> Measurement:
         told = [*notes, *details]
-        if quantity.endswith(("auc", "_fpr")) and interval.low <= null:
-            told.append(Note(text=undetected(quantity, interval, null)))
+        if quantity.endswith(("auc", "_fpr")) and interval.low <= null and not (reason or failed):
+            if detectable(quantity, interval, null) >= 1:
+                failed = "too few to show anything: even a leak of everything may be missed"
+            else:
+                told.append(Note(text=undetected(quantity, interval, null)))
         return run.measure(
             prefix + quantity,
             interval.value,
@@ -271,6 +275,8 @@ def _level(
         if caught.tpr.value > 0:
             told.append(Note(text=precision(caught.tpr, caught.fpr)))
         failed = unheld(caught.tpr, caught.fpr, rate)
+        if not caught.hits.any():
+            failed = failed or tied(inside, outside, rate)
         sliced = _by_group(run, scores, rate, caught, clusters, parts, [prefix + name for name in quantities])
         rows.append(row(quantities[0], caught.tpr, rate, [*told, *sliced[0]], failed))
         rows.append(row(quantities[1], caught.fpr, rate, sliced[1]))
@@ -431,6 +437,36 @@ def _spread(by_model: Sequence[tuple[str, np.ndarray]]) -> Table:
     )
 
 
+def unranked(score: np.ndarray, y: np.ndarray) -> str:
+    """Say that an attack gave all records of a class (n,) one score, where it did: it knows no more than the label.
+
+    >>> unranked(np.array([1.0, 0.0, 1.0]), np.array([1, 0, 1]))
+    'the attack gives all records of a class the same score: it cannot tell them apart, whatever leaks'
+    >>> unranked(np.array([0.0, 1.0]), np.zeros(2))
+    ''
+    """
+    if any(np.ptp(score[y == label]) > 0 for label in np.unique(y)):
+        return ""
+    return "the attack gives all records of a class the same score: it cannot tell them apart, whatever leaks"
+
+
+def tied(inside: np.ndarray, outside: np.ndarray, rate: float) -> str:
+    """Say that more non-members than ``rate`` share the highest score of all: no threshold has so few false alarms.
+
+    >>> tied(np.array([1.0, 0.0]), np.array([1.0, 0.0]), 0.01)[:57]
+    '50 % of non-members share the highest score of all: there'
+    >>> tied(np.array([2.0, 0.0]), np.array([1.0, 0.0]), 0.01)
+    ''
+    """
+    share = float((outside >= max(inside.max(), outside.max())).mean())
+    if share <= rate:
+        return ""
+    return (
+        f"{100 * share:.2g} % of non-members share the highest score of all: there is no threshold with "
+        f"{100 * rate:g} % false alarms, and nobody can be recognised by this attack whatever leaks"
+    )
+
+
 def unheld(tpr: Interval, fpr: Interval, rate: float) -> str:
     """Say why the share of members at ``rate`` is no finding on this target; empty where it may stand.
 
@@ -472,25 +508,33 @@ def precision(tpr: Interval, fpr: Interval) -> str:
 def undetected(quantity: str, interval: Interval, null: float) -> str:
     """Say that a null result is one, and what leak would have been found with 80 % probability.
 
-    The leak is the larger of two: chance plus (z + z_80) standard errors read off the interval, which holds the
-    noise of the threshold and of people; and for rates the share whose exact binomial interval lies above chance.
-
     >>> undetected("auc", Interval(0.5, 0.48, 0.52, 0.95, 4000), 0.5)
     'Not detected by this attack at this power: an AUC of 0.529 or more would have been found with 80 % probability.'
+    """
+    effect = min(detectable(quantity, interval, null), 1.0)
+    least = f"an AUC of {effect:.3f}" if quantity == "auc" else f"{100 * effect:.2f} % of members recognised"
+    return (
+        f"Not detected by this attack at this power: {least} or more would have been found "
+        f"with {100 * POWER:.0f} % probability."
+    )
+
+
+def detectable(quantity: str, interval: Interval, null: float) -> float:
+    """Return what leak would have been found with 80 % probability; above 1 where none would.
+
+    The larger of two: chance plus (z + z_80) standard errors read off the interval, which holds the noise of the
+    threshold and of people; and for rates the share whose exact binomial interval lies above chance.
+
+    >>> round(detectable("auc", Interval(0.5, 0.1, 0.9, 0.95, 10), 0.5), 2)
+    1.07
     """
     from scipy.special import betaincinv, ndtri
 
     z, n = float(ndtri(0.5 + interval.level / 2)), interval.n
     effect = null + (interval.high - interval.low) / 2 * (1 + float(ndtri(POWER)) / z)
     if quantity == "auc":
-        least = f"an AUC of {min(effect, 1.0):.3f}"
-    else:
-        counts = range(int(null * n), n + 1)
-        levels = ((k, stats.clopper_pearson(k, n, level=interval.level).low) for k in counts)
-        enough = next((k for k, low in levels if low > null), n)  # the fewest hits that show a leak
-        effect = max(effect, float(betaincinv(enough, n - enough + 1, POWER)))
-        least = f"{100 * min(effect, 1.0):.2f} % of members recognised"
-    return (
-        f"Not detected by this attack at this power: {least} or more would have been found "
-        f"with {100 * POWER:.0f} % probability."
-    )
+        return effect
+    counts = range(int(null * n), n + 1)
+    levels = ((k, stats.clopper_pearson(k, n, level=interval.level).low) for k in counts)
+    enough = next((k for k, low in levels if low > null), n)  # the fewest hits that show a leak
+    return max(effect, float(betaincinv(enough, n - enough + 1, POWER)))

@@ -244,11 +244,23 @@ def unit_of(person: Any, n_rows: int) -> tuple[Unit, int]:
 
 
 def told(plan: Plan) -> tuple[Detail, ...]:
-    """Return what a plan promises as a table and a sentence, for the Change."""
+    """Return what a plan promises as a table and in sentences, for the Change."""
+    certain = accounting.lower_epsilon(plan.event, plan.delta)
+    mu = accounting.dominating_mu(plan.event)
     rows = tuple((f"{share:g}", rounded_up(plan.max_tpr(share))) for share in SHARES)
     return (
         Table(name="most members anybody recognises", columns=("false alarms", "at most"), rows=rows),
         Note(text=f"{plan}. An upper bound for any attacker, if the training did what the plan says."),
+        Note(
+            text=f"Accounting slack: the worst case of these steps costs at least epsilon {_rounded_down(certain):g}, "
+            f"so at most {rounded_up(100 * (1 - certain / plan.epsilon)):g} % of the epsilon stated is caution. All "
+            f"steps together reveal no more than one Gaussian release with mu {rounded_up(mu):g}, but for a delta of "
+            f"{accounting.REGRET:g}: at every epsilon their delta is at most its delta plus that."
+        )
+        if certain > 0 and mu < math.inf
+        else Note(
+            text="No certified lower value of this epsilon is known: it may hold more caution than needed."
+        ),
     )
 
 
@@ -262,3 +274,7 @@ def rounded_up(value: float) -> float:
         return value
     unit = math.floor(math.log10(value)) - 2  # the place of the third digit
     return float(f"{math.ceil(value / 10.0**unit - 1e-9)}e{unit}")
+
+
+def _rounded_down(value: float) -> float:
+    return math.floor(value * 1000) / 1000

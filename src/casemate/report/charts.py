@@ -46,13 +46,10 @@ class Chart:
     numbers: Grid | None = None
 
     def svg(self, identity: str) -> str:
-        """Return the SVG element; ``identity``-c and ``identity``-d are elements of the page that name and tell it."""
-        whole = {lang: f"{self.says[lang]} {self.guide[lang]}".strip() for lang in LANGUAGES}
-        told = "".join(
-            f'<{tag} lang="{lang}">{_safe(pair[lang], 1200)}</{tag}>'
-            for tag, pair in (("title", self.title), ("desc", whole))
-            for lang in LANGUAGES
-        )
+        """Return the SVG element; ``identity``-c and ``identity``-d are elements of the page that name and tell it.
+
+        A title of its own would be shown in one language at the pointer, and no reader hears a second description.
+        """
         region = (
             f'<pattern id="{identity}-h" width="5" height="5" patternUnits="userSpaceOnUse" '
             f'patternTransform="rotate(45)"><path class="hatch" d="M0,0V5"/></pattern>'
@@ -62,7 +59,7 @@ class Chart:
         )
         size = f'viewBox="0 0 {px(WIDTH)} {px(self.height)}" width="{px(WIDTH)}" height="{px(self.height)}"'
         named = f'role="img" aria-labelledby="{identity}-c" aria-describedby="{identity}-d"'
-        return f"<svg {size} {named}>{told}{region}{self.body}</svg>"
+        return f"<svg {size} {named}>{region}{self.body}</svg>"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +91,7 @@ class Axis:
 
     def label(self, value: float) -> str:
         """Write a tick."""
-        return f"{100 * value:.6g} %" if self.percent else f"{value:.4g}".replace("-", "\u2212")
+        return f"{100 * value:.6g} %" if self.percent else words.number(float(value))
 
 
 # ---------------------------------------------------------------------- scales
@@ -229,15 +226,17 @@ def wide(shown: str) -> float:
     """Return about how wide a text is, in pixels, rather more than less."""
     full = sum(unicodedata.east_asian_width(c) in "WF" for c in shown)
     thin = sum(c in " .,:;|!'()[]ijlIt" for c in shown)
-    broad = sum(c in "mwMW@%\u2026" or c.isupper() for c in shown)
-    return SIZE * (full + 0.34 * thin + 0.8 * broad + 0.57 * (len(shown) - full - thin - broad))
+    broad = sum(c in "mMW@%\u2026" for c in shown)
+    large = sum(c in "w+<=>~\u2212\u2192" or (c.isupper() and c not in "MWI") for c in shown)
+    rest = 0.63 * (len(shown) - full - thin - broad - large)  # a digit of the widest usual font
+    return SIZE * (full + 0.36 * thin + broad + 0.84 * large + rest)
 
 
 def shortened(shown: str, room: float) -> str:
     """Return a text freed of what cannot be seen, and cut so that it fits.
 
     >>> shortened("a long name of a column", 60.0)
-    'a long na…'
+    'a long n…'
     """
     clean = words.visible(shown, 120)
     if wide(clean) <= room:
@@ -307,13 +306,25 @@ def _points(points: Iterable[Sequence[float]]) -> str:
     return " ".join(f"{px(x)},{px(y)}" for x, y in points)
 
 
-def _safe(shown: str, limit: int) -> str:
-    return html.escape(words.visible(shown, limit))
+Stroke = tuple[float, float, float, float]  # x and y of both ends
 
 
 def rule(x1: float, y1: float, x2: float, y2: float, kind: str = "axis") -> str:
     """Draw one straight stroke between two pixels."""
-    return f'<path class="{kind}" d="M{px(x1)},{px(y1)}L{px(x2)},{px(y2)}"/>'
+    return rules([(x1, y1, x2, y2)], kind)
+
+
+def rules(strokes: Iterable[Stroke], kind: str = "axis") -> str:
+    """Draw straight strokes of one kind together: a grid is one mark.
+
+    >>> rules([(0, 5, 20, 5), (3, 0, 3, 9.5), (0, 0, 1, 1)])
+    '<path class="axis" d="M0,5H20M3,0V9.5M0,0L1,1"/>'
+    """
+    parts = []
+    for ends in strokes:
+        x1, y1, x2, y2 = map(px, ends)
+        parts.append(f"M{x1},{y1}" + (f"H{x2}" if y1 == y2 else f"V{y2}" if x1 == x2 else f"L{x2},{y2}"))
+    return f'<path class="{kind}" d="{"".join(parts)}"/>' if parts else ""
 
 
 # ---------------------------------------------------------------------- the kinds of chart
@@ -401,7 +412,7 @@ def legend(entries: Sequence[tuple[str, Both]]) -> Iterator[str]:
         y = 15.0 * index + 7.0
         if style == "bound":
             yield f'<rect class="swatch" x="1" y="{px(y - 5)}" width="22" height="10"/>'
-            yield "".join(rule(x, y + 5, x + 8, y - 5, "hatch") for x in (2.0, 8.0, 14.0))
+            yield rules([(x, y + 5, x + 8, y - 5) for x in (2.0, 8.0, 14.0)], "hatch")
         else:
             yield rule(1, y, 23, y, f"line {style}")
             yield "" if style == "guess" else dot(12, y, style)
@@ -409,19 +420,19 @@ def legend(entries: Sequence[tuple[str, Both]]) -> Iterator[str]:
 
 
 def _grid(x: Scale, y: Scale, across: Axis, up: Axis) -> str:
-    parts = []
+    parts, strokes = [], []
     for tick in y.ticks():
         place = y.at(tick) or 0.0
-        parts.append(rule(x.start, place, x.end, place))
+        strokes.append((x.start, place, x.end, place))
         least = "≤ " if up.log and tick == up.low else ""  # what is less, nothing included, is drawn there
         parts.append(text(x.start - 6, place + 3.5, least + up.label(tick), anchor="end", kind="num"))
     for tick, shown in spaced(x, across):
         place = x.at(tick) or 0.0
-        parts.append(rule(place, y.start, place, y.end))
+        strokes.append((place, y.start, place, y.end))
         parts.append(text(place, y.start + 14, shown, anchor="middle", kind="num") if shown else "")
     parts.append(text(0, y.end - 9, up.title, kind="name"))
     parts.append(text(x.end, y.start + 28, across.title, anchor="end", kind="name"))
-    return "".join(parts)
+    return rules(strokes) + "".join(parts)
 
 
 def spaced(scale: Scale, axis: Axis) -> list[tuple[float, str]]:

@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any
 
 import numpy as np
 
+from casemate.core import stats
+from casemate.core.types import Measurement
 from casemate.report import words
 from casemate.report.catalogue import both
 from casemate.report.charts import Bound
 from casemate.report.model import Report
+
+SURE = 1e-4  # how rarely an attack on a training that kept its guarantee speaks against it
 
 
 def bound_of(report: Report, *, person: bool) -> Bound | None:
@@ -29,6 +34,78 @@ def bound_of(report: Report, *, person: bool) -> Bound | None:
     return min(
         (claim[1] for claim in fits), key=lambda one: float(np.interp(0.01, one.x, one.y)), default=None
     )
+
+
+def contradictions(report: Report) -> list[str]:
+    """Say which attacks of a report recognise more than a guarantee that it states lets anybody recognise.
+
+    Looked at are the rates, whose thresholds were fixed on other data, and the AUC: limits at 99.99 % each, and what
+    the guarantee allows rounded up.
+    """
+    raws = report.target.get("claims")
+    return [text for raw in (raws if isinstance(raws, list) else []) for text in against(report, raw)]
+
+
+def against(report: Report, raw: Any) -> list[str]:
+    """Say which attacks of a report speak against one claim."""
+    claim = _claim(raw) if isinstance(raw, Mapping) else None
+    if claim is None:
+        return []
+    rows = {
+        (m.method, m.quantity): m
+        for m in report.measurements
+        if m.property == "privacy" and m.status == "measured" and (m.low is not None and m.high is not None)
+    }
+    found = []
+    for (method, quantity), m in rows.items():
+        kind = quantity.removeprefix("person_")
+        if kind != quantity and claim[0] != "person":
+            continue
+        if kind == "auc":
+            most = _most_auc(claim[1], raw)
+        elif (
+            beside := rows.get((method, quantity.replace("tpr_at", "fpr_at").removesuffix("_fpr")))
+        ) is not None:
+            most = _at(claim[1], _wide(beside)[1]) if kind.startswith("tpr_at_") else 1.0
+        else:
+            continue
+        if _wide(m)[0] > most:
+            epsilon, delta = (words.number(rounded_up(float(raw[name]))) for name in ("epsilon", "delta"))
+            found.append(
+                f"{method} {quantity} is {words.of(m)}, and epsilon {epsilon} at delta {delta} per {claim[0]}"
+                f" allows nobody more than {most:.3g}: the guarantee does not hold, the training did not keep it, "
+                "or train and holdout differ by more than the model"
+            )
+    return found
+
+
+def _wide(m: Measurement) -> tuple[float, float]:
+    """Return the limits of a share or an area at 99.99 %: by normal quantiles, of a rate no nearer than is exact."""
+    value, low, high = (0.0 if end is None else end for end in (m.value, m.low, m.high))
+    scale = NormalDist().inv_cdf(1 - SURE / 2) / NormalDist().inv_cdf(0.5 + m.level / 2)
+    wide = max(0.0, value - scale * (value - low)), min(1.0, value + scale * (high - value))
+    if "pr_at_" not in m.quantity or m.n < 1:
+        return wide
+    exact = stats.clopper_pearson(round(value * m.n), m.n, level=1 - SURE)
+    return min(wide[0], exact.low), max(wide[1], exact.high)
+
+
+def _at(bound: Bound, fpr: float) -> float:
+    """Return the most at a false-positive rate: at the next point, for between points a line lies below the curve."""
+    return next(
+        (y for x, y in zip(bound.x, bound.y, strict=True) if x >= fpr),
+        1.0,
+    )
+
+
+def _most_auc(bound: Bound, raw: Mapping[str, Any]) -> float:
+    """Return a number that the area under the ceiling does not exceed: steps above it, by the finer of two forms."""
+    plain = implied(float(raw["epsilon"]), float(raw["delta"]))
+    areas = []
+    for xs, ys in ((bound.x, bound.y), plain):
+        x, y = np.asarray(xs, np.float64), np.asarray(ys, np.float64)
+        areas.append(float((np.diff(x, prepend=0.0) * y).sum() + 1 - x[-1]))
+    return min(areas)
 
 
 def stated(raw: Any) -> tuple[str, float, float] | None:

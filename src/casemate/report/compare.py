@@ -18,7 +18,8 @@ from casemate.core.errors import InvalidData
 from casemate.core.stats import Interval
 from casemate.core.types import PROPERTIES, Measurement, PerRecord, Property, Worse
 from casemate.report import gates as gating
-from casemate.report.catalogue import Both, as_is, both
+from casemate.report.catalogue import Both, as_is, both, said
+from casemate.report.claims import contradictions
 from casemate.report.gates import GateResult
 from casemate.report.model import Report, lines_of_json, suffix_of, write_atomic
 
@@ -85,9 +86,9 @@ class Comparison:
         return text_comparison(self)
 
     def _repr_html_(self) -> str:
-        from casemate.report.render import framed, page_comparison
+        from casemate.report import notebook, render
 
-        return framed(page_comparison(self))
+        return notebook.shown(lambda lang: render.page_comparison(self, lang))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values: heads of the reports, rows and gates; no value of a single record."""
@@ -110,12 +111,14 @@ class Comparison:
         """Return the comparison as JSON."""
         return lines_of_json(self.to_dict())
 
-    def save(self, path: str | Path) -> Path:
-        """Write comparison .json or .html, whole or not at all."""
-        from casemate.report.render import page_comparison
+    def save(self, path: str | Path, *, lang: str | None = None) -> Path:
+        """Write comparison .json, .html or .md, whole or not at all; ``lang`` as in :meth:`Report.save`."""
+        from casemate.report import markdown, notebook, render
 
-        html = suffix_of(path) == ".html"
-        return write_atomic(path, page_comparison(self) if html else self.to_json())
+        suffix, lang = suffix_of(path), lang or notebook.language()
+        if suffix == ".md":
+            return write_atomic(path, markdown.of_comparison(self, lang))
+        return write_atomic(path, render.page_comparison(self, lang) if suffix == ".html" else self.to_json())
 
 
 def compare(before: Report, *after: Report, gates: Any = None) -> Comparison:
@@ -142,6 +145,11 @@ def compare(before: Report, *after: Report, gates: Any = None) -> Comparison:
         notes += _notes(before, later, index if len(after) > 1 else None)
         rows += [replace(row, report=index) for row in _rows(before, later)]
     reports = (before, *after)
+    broken = []
+    for index, report in enumerate(reports):
+        tag = "" if not after else _called(index, len(after))
+        broken += [f"{tag}{text}" for text in contradictions(report)]
+    notes = [*broken, *notes]
     results = gating.judge(gating.load(gates), reports, rows) if gates is not None else ()
     return Comparison(reports, tuple(rows), results, tuple(notes))
 
@@ -187,13 +195,18 @@ def _fingerprint(key: Any) -> str | None:
     )
 
 
+def _called(index: int, n_after: int) -> str:
+    """Return what the page calls a report of a comparison, to stand before a note."""
+    return "Before: " if index == 0 else "After: " if n_after < 2 else f"After ({index}): "
+
+
 def _versions(report: Report) -> dict[str, str]:
     listed = {str(item["name"]): str(item["version"]) for item in report.methods if "version" in item}
     return listed | {m.method: m.version for m in report.measurements}
 
 
 def _notes(before: Report, after: Report, index: int | None) -> Iterator[str]:
-    tag = f"report {index}: " if index else ""
+    tag = _called(index, 2) if index else ""
     if before.target.get("digest") == after.target.get("digest"):
         yield f"{tag}both reports are of the same model (digest {str(after.target.get('digest'))[:16]})"
     if before.version != after.version:
@@ -265,7 +278,7 @@ def _difference(before: Measurement | None, after: Measurement | None) -> tuple[
             return None, both("change.absent", side=side)
         if m.status != "measured":
             status = both(f"status.{m.status}")
-            return None, both("change.unmeasured", side=side, status=status, why=m.reason)
+            return None, both("change.unmeasured", side=side, status=status, why=said(m.reason))
     if before is None or after is None or before.value is None or after.value is None:
         return None, both("change.not_paired")
     for name in ("threat", "seed", "level"):
@@ -283,7 +296,7 @@ def _difference(before: Measurement | None, after: Measurement | None) -> tuple[
     try:
         made, values_again, tolerance = _paired(pairs, before.level)
     except InvalidData as error:  # too few records or people
-        return None, as_is(str(error))
+        return None, said(str(error))
     if made is None:
         return None, both("change.not_paired")
     # A quantity that is no mean and no AUC of its records must not get the interval of one.

@@ -10,36 +10,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from typing import Any
 
 from casemate.core.types import Curve, Measurement, Table
-from casemate.report import words
+from casemate.report import cases, images, words
+from casemate.report.cases import CASES
 from casemate.report.catalogue import Both, as_is, both, joined
-from casemate.report.charts import NOTHING, STYLES, Axis, Chart, Grid, Lines, Series, around
+from casemate.report.charts import NOTHING, STYLES, Axis, Chart, Grid, Lines, Series, around, three
+from casemate.report.images import PICTURES
 from casemate.report.pictures import agreement, matrix, ranks
 from casemate.report.roc import reading, rocs
 from casemate.report.rulers import Span, bars, intervals
 from casemate.report.sides import Sides, curve_of, limits, sentences, some_of, table_of
 
 RADIUS, QUERIES, ROWS_ONLY = "accuracy against radius", "fidelity by queries", "fidelity by rows, data only"
-DRAWN = frozenset({"roc", RADIUS, QUERIES, ROWS_ONLY})  # curves with a chart, and their numbers beneath it
+CALIBRATION = "calibration"
+# curves and tables with a chart, and their numbers beneath it
+DRAWN = frozenset({"roc", RADIUS, QUERIES, ROWS_ONLY, CALIBRATION, PICTURES, CASES})
 GROUPS, IMPORTANCE, STRONGEST = "by group", "importance", "strongest column"
-_SPANS, _BARS, _RANKS, _PANELS = 14, 10, 8, 4  # the most of each that one section draws
+_SPANS, _BARS, _RANKS, PANELS = 14, 10, 8, 4  # the most of each that one section draws
 _FIELDS = 5  # columns of the picture of all groups
+_GROUPED = 10  # points of a reliability diagram
 _FEW = 8  # points of a curve that are drawn one by one
 
 
 def drawn(sides: Sides) -> list[Chart]:
     """Return the charts of one property: headline figures, curves, importances, groups."""
-    panels = islice(chain(rocs(sides), _radius(sides), _fidelity(sides)), 2 * _PANELS)
-    ordered = lists(sides) if sides.alone else islice(_ranked(sides), _PANELS)
-    return [*_headlines(sides), *panels, *ordered, *islice(_groups(sides), _PANELS)]
+    panels = islice(chain(rocs(sides), _radius(sides), _fidelity(sides), _calibration(sides)), 2 * PANELS)
+    ordered = lists(sides) if sides.alone else islice(_ranked(sides), PANELS)
+    return [*_headlines(sides), *panels, *ordered, *_examples(sides), *islice(groups(sides), PANELS)]
 
 
 def lists(sides: Sides) -> list[Chart]:
     """Return the charts of one report that are not drawn before and after: what counts for this model."""
-    return [*islice(chain(_importances(sides), _strongest(sides)), _PANELS)]
+    return [*islice(chain(_importances(sides), _strongest(sides)), PANELS)]
 
 
 def _answer(row: Sequence[Measurement | None]) -> bool:
@@ -149,9 +155,61 @@ def _fidelity(sides: Sides) -> Iterator[Chart]:
         )
 
 
-def _series(curve: Curve, name: Both, style: str) -> Series:
+def _calibration(sides: Sides) -> Iterator[Chart]:
+    """Draw what came true against what was stated, with the line on which both are the same."""
+    for row in sides.rows.values():
+        found = [(i, m, curve) for i, m in enumerate(row) if m and (curve := curve_of(m, CALIBRATION))]
+        if not found:
+            continue
+        names = [both("chart.calibration_y")] if sides.alone else sides.names
+        series = [_series(curve, names[i], sides.styles[i], most=_GROUPED) for i, _, curve in found]
+        shares: dict[str, Any] = {"low": 0.0, "high": 1.0, "percent": True}
+        own = words.title(found[0][1].method) if sides.alone else None
+        yield Lines(
+            title=both("chart.calibration"),
+            guide=both("chart.calibration_about", level=sides.level),
+            says=sentences(
+                [
+                    both("chart.calibration_says", name=own or sides.names[i], value=words.of(m))
+                    for i, m, _ in found
+                ]
+            ),
+            series=series,
+            x=Axis(title=_stated(sides), **shares),
+            y=Axis(title=both("chart.calibration_y"), **shares),
+            guess=both("chart.calibrated"),
+            numbers=_by_group_of(series),
+        ).chart()
+
+
+def _stated(sides: Sides) -> Both:
+    """Say of what the probability is stated: of the second of two classes, or of the answer among several."""
+    target = sides.reports[0].target
+    classes = target.get("classes", ())
+    if target.get("task") != "binary":
+        return both("chart.calibration_x_any")
+    if len(classes) != 2:  # a public edition names none
+        return both("chart.calibration_x_two")
+    return both("chart.calibration_x", name=words.visible(str(classes[1]), 40))
+
+
+def _by_group_of(series: Sequence[Series]) -> Grid:
+    """Write each group of each side: their means differ, so no row of numbers has one place on the axis."""
+    rows = []
+    for k in range(min(_GROUPED, max(len(one.x) for one in series))):
+        cells = [
+            both("chart.calibration_at", x=words.number(three(one.x[k])), y=reading(one, k))
+            if k < len(one.x)
+            else as_is("–")
+            for one in series
+        ]
+        rows.append((as_is(str(k + 1)), *cells))
+    return (both("chart.calibration_group"), *(one.name for one in series)), tuple(rows)
+
+
+def _series(curve: Curve, name: Both, style: str, *, most: int = _FEW) -> Series:
     """Take a curve as it is; where its points are few each is shown, so that nobody takes the line for more."""
-    few = len(curve.x) <= _FEW and curve.low and curve.high
+    few = len(curve.x) <= most and curve.low and curve.high
     dots = tuple(zip(curve.x, curve.y, curve.low, curve.high, strict=True)) if few else ()
     return Series(name=name, style=style, x=curve.x, y=curve.y, low=curve.low, high=curve.high, dots=dots)
 
@@ -186,6 +244,29 @@ def _numbers(series: Sequence[Series], x_title: Both) -> Grid:
     return (x_title, *(one.name for one in series)), tuple(rows)
 
 
+# ---------------------------------------------------------------------- single records
+
+
+def _examples(sides: Sides) -> Iterator[Chart]:
+    """Draw single records, where a report holds such: pictures of the first and the last report, cases of the last."""
+    for i in sorted({0, len(sides.reports) - 1}):
+        found = [(m, t) for row in sides.rows.values() if (m := row[i]) and (t := table_of(m, PICTURES, 8))]
+        drawn = (images.chart(table, m.method) for m, table in found)
+        yield from (_of(sides, i, chart) for chart in islice(filter(None, drawn), 1))
+    last = len(sides.reports) - 1
+    named = sides.reports[last].target.get("task") != "regression"
+    tables = [t for row in sides.rows.values() if (t := table_of(row[last], CASES, 6))]
+    for table in tables[:1]:
+        yield from (_of(sides, last, chart) for chart in cases.charts(table, sides.level, named=named))
+
+
+def _of(sides: Sides, i: int, chart: Chart) -> Chart:
+    """Name the report that a chart is of, where there are several."""
+    if sides.alone:
+        return chart
+    return replace(chart, title=both("chart.of", name=sides.names[i], title=chart.title))
+
+
 # ---------------------------------------------------------------------- what counts, and for whom
 
 
@@ -217,8 +298,8 @@ def _strongest(sides: Sides) -> Iterator[Chart]:
             yield bars(title, both("chart.strongest_about"), rows, ends=_ends_of(rows))
 
 
-def _groups(sides: Sides) -> Iterator[Chart]:
-    """Draw a quantity by group: bars of one report, or the groups before and after."""
+def groups(sides: Sides) -> Iterator[Chart]:
+    """Draw a quantity by group: bars of one report, or the groups before and after; what has no number is left out."""
     if sides.alone:
         yield from _all_groups(sides)
     found = [(row, [_by_group(m) for m in row]) for row in sides.rows.values()]
@@ -226,25 +307,32 @@ def _groups(sides: Sides) -> Iterator[Chart]:
     for row, tables in sorted(found, key=lambda pair: not words.headline(some_of(pair[0]))):  # answers first
         some = some_of(row)
         labels = dict.fromkeys(str(line[0]) for table in tables if table for line in table.rows)
-        rows = []
-        for label in list(labels)[:_SPANS]:
+        rows, empty = [], 0
+        for label in labels:
             lines = [next((r for r in t.rows if str(r[0]) == label), None) if t else None for t in tables]
             n = next((line[1] for line in lines if line), None)
             values = tuple(
                 (style, *(_number(v) for v in line[2:5])) if line else (style, None, None, None)
                 for style, line in zip(sides.styles, lines, strict=True)
             )
+            if all(value is None for _, value, *_ in values):
+                empty += 1
+                continue
             named = both("chart.group_n", group=label, n=words.number(_number(n), 0))
             rows.append(Span(label=named, values=values))  # type: ignore[arg-type]  # four each
         quantity = words.quantity_title(some.method, some.quantity)
         title = both("chart.groups", method=words.title(some.method), quantity=quantity)
         about = both("chart.groups_about", level=sides.level)
+        says = both("chart.groups_empty", n=str(empty)) if empty else NOTHING
+        rows = rows[:_SPANS]
+        if not rows:
+            continue
         if sides.alone:
             about = sentences([about, both("chart.mark_about")])
-            yield bars(title, about, rows, ends=_ends_of(rows), mark=limits(some)[0])
+            yield replace(bars(title, about, rows, ends=_ends_of(rows), mark=limits(some)[0]), says=says)
         else:
             names = tuple(zip(sides.styles, sides.names, strict=True))
-            yield intervals(title, about, rows, ends=_ends_of(rows), names=names)
+            yield intervals(title, about, rows, ends=_ends_of(rows), names=names, says=says)
 
 
 def _by_group(m: Measurement | None) -> Table | None:
@@ -259,9 +347,11 @@ def _all_groups(sides: Sides) -> Iterator[Chart]:
     found = sorted(found, key=lambda pair: not words.headline(pair[0]))[:_FIELDS]
     heads = [joined([words.quantity_title(m.method, m.quantity), words.title(m.method)]) for m, _ in found]
     columns = [{str(row[0]): _number(row[2]) for row in table.rows} for _, table in found]
-    labels = list(dict.fromkeys(label for column in columns for label in column))[:_SPANS]
+    known = (label for column in columns for label, value in column.items() if value is not None)
+    labels = list(dict.fromkeys(known))[:_SPANS]
     rows = [(as_is(label), [column.get(label) for column in columns]) for label in labels]
-    yield matrix(both("chart.matrix"), both("chart.matrix_about"), heads, rows)
+    if rows:
+        yield matrix(both("chart.matrix"), both("chart.matrix_about"), heads, rows)
 
 
 def _spans(table: Table, start: int) -> list[Span]:

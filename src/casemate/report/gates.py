@@ -27,7 +27,7 @@ from casemate.core.harness import UTILITY, quantities
 from casemate.core.stats import Interval
 from casemate.core.types import Measurement
 from casemate.report import words
-from casemate.report.catalogue import Both, as_is, both, joined, texts
+from casemate.report.catalogue import Both, as_is, both, joined, said, texts
 
 if TYPE_CHECKING:
     from casemate.report.compare import Row
@@ -219,11 +219,11 @@ def _judged(gate: Gate, report: Report, index: int, rows: Sequence[Row]) -> Gate
         found = [
             _limits(m) for m in report.measurements if (m.method, m.quantity) == (gate.method, gate.quantity)
         ]
-        missing = as_is(_why_missing(gate, report))
+        missing = said(_why_missing(gate, report))
     else:
         mine = [r for r in rows if (r.method, r.quantity, r.report) == (gate.method, gate.quantity, index)]
         found = [(row.difference, row.reason) for row in mine]
-        missing = both("gate.single") if index == 0 else as_is(_why_missing(gate, report))
+        missing = both("gate.single") if index == 0 else said(_why_missing(gate, report))
     if not found:
         return GateResult(gate=gate, result="not_measured", reason=missing, report=index)
     judged = [_decide(gate, number, reason, index) for number, reason in found]
@@ -232,7 +232,7 @@ def _judged(gate: Gate, report: Report, index: int, rows: Sequence[Row]) -> Gate
 
 def _limits(m: Measurement) -> tuple[Interval | None, Both]:
     if m.status != "measured" or m.value is None or m.low is None or m.high is None:
-        return None, joined([both(f"status.{m.status}"), as_is(m.reason)])
+        return None, joined([both(f"status.{m.status}"), said(m.reason)])
     return Interval(m.value, m.low, m.high, m.level, m.n), as_is("")
 
 

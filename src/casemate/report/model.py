@@ -146,9 +146,9 @@ class Report:
         return text(self)
 
     def _repr_html_(self) -> str:
-        from casemate.report.render import framed, page
+        from casemate.report import notebook, render
 
-        return framed(page(self))
+        return notebook.shown(lambda lang: render.page(self, lang))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; numbers that are not finite become null, with a reason."""
@@ -179,16 +179,22 @@ class Report:
 
         return of_report(self)
 
-    def save(self, path: str | Path) -> Path:
-        """Write report.json or report.html, whole or not at all; internal JSON is readable by its owner only.
+    def save(self, path: str | Path, *, lang: str | None = None) -> Path:
+        """Write report .json, .html or .md, whole or not at all; internal JSON is readable by its owner only.
+
+        Markdown is in the language ``lang``, and the page, which holds every language, opens in it; default:
+        ``CASEMATE_LANG``.
 
         Raises:
-            InvalidData: a suffix other than .json and .html, or a file that cannot be written.
+            InvalidData: another suffix, or a file that cannot be written.
         """
-        from casemate.report.render import page
+        from casemate.report import markdown, notebook, render
 
-        if suffix_of(path) == ".html":
-            return write_atomic(path, page(self))
+        suffix = suffix_of(path)
+        if suffix == ".html":
+            return write_atomic(path, render.page(self, lang or notebook.language()))
+        if suffix == ".md":
+            return write_atomic(path, markdown.of_report(self, lang or notebook.language()))
         return write_atomic(path, self.to_json(), private=self.edition == "internal")
 
     @classmethod
@@ -301,10 +307,10 @@ def lines_of_json(raw: Mapping[str, Any]) -> str:
 
 
 def suffix_of(path: str | Path) -> str:
-    """Return ".json" or ".html", or refuse the path."""
+    """Return ".json", ".html" or ".md", or refuse the path."""
     suffix = Path(path).suffix.lower()
-    if suffix not in (".json", ".html"):
-        raise InvalidData(f"cannot tell the format of {str(path)!r}: end it in .json or .html")
+    if suffix not in (".json", ".html", ".md"):
+        raise InvalidData(f"cannot tell the format of {str(path)!r}: end it in .json, .html or .md")
     return suffix
 
 

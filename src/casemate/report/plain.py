@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import get_args
 
 from casemate.core.types import PROPERTIES, Measurement
 from casemate.report import verdict, words
-from casemate.report.catalogue import Both, both, joined, texts
+from casemate.report.catalogue import Both, both, joined, said, texts
 from casemate.report.compare import Comparison, Row, Verdict
 from casemate.report.gates import GateResult
 from casemate.report.model import Report
@@ -31,7 +30,10 @@ def text(report: Report, lang: str = "en", *, lines: int = LINES) -> str:
         if verdict.strongest(m)
     ][:2]
     tail += _missing(report, lang)
-    tail += [f"{say['page.caveats']}{say['text.colon']}{c}" for c in report.target.get("caveats", ())[:2]]
+    caveats = report.target.get("caveats", ())
+    tail += [f"{say['page.caveats']}{say['text.colon']}{said(c)[lang]}" for c in caveats[:2]]
+    if caveats[2:]:
+        tail[-1] += f" {say['page.more_rows'].format(n=len(caveats) - 2)}"
     room = lines - len(_head(report, lang)) - len(tail) - 1
     if len(measured) > room:
         measured = _foremost(measured, room - 1) + [m for m in measured if not words.headline(m)]
@@ -61,7 +63,7 @@ def text_comparison(comparison: Comparison, lang: str = "en", *, lines: int = LI
     bad = sorted(comparison.gates, key=lambda result: (1, 3, 0).index(result.exit_code))
     gates = [f"{say[f'gate.{g.result}']}{say['text.colon']}{g.gate.words[lang]} ({g.why[lang]})" for g in bad]
     shown = gates[:8] + ([say["page.more_rows"].format(n=len(gates) - 8)] if gates[8:] else [])
-    notes = list(comparison.notes[:2])
+    notes = [said(note)[lang] for note in comparison.notes[:2]]
     room = lines - len(head) - len(shown) - len(notes) - 1
     several = len(comparison.reports) > 2
     lost = [row for row in comparison.rows if not _seen(row)]
@@ -96,12 +98,9 @@ def gate_counts(results: Sequence[GateResult]) -> Both:
 
 
 def _head(report: Report, lang: str) -> list[str]:
-    say, target = texts(lang), report.target
-    model = say["text.model"].format(
-        kind=target.get("kind"), task=target.get("task"), input=target.get("input")
-    )
+    say = texts(lang)
     return [
-        f"{say['page.report']}{say['text.colon']}{model}",
+        f"{say['page.report']}{say['text.colon']}{words.model(report.target)[lang]}",
         data_words(report)[lang],
         _options(report, lang),
         *_edition(report, lang),
@@ -147,7 +146,10 @@ def _missing(report: Report, lang: str) -> list[str]:
     reasons: dict[str, list[str]] = {}
     for item in verdict.missing(report):
         reasons.setdefault(item.reason, []).append(item.key)
-    lines = [texts(lang)["text.missing"].format(names=_names(keys), why=why) for why, keys in reasons.items()]
+    lines = [
+        texts(lang)["text.missing"].format(names=_names(keys), why=said(why)[lang])
+        for why, keys in reasons.items()
+    ]
     return lines[:_FEW] + (
         [texts(lang)["page.more_rows"].format(n=len(lines) - _FEW)] if lines[_FEW:] else []
     )
@@ -165,20 +167,14 @@ def _aligned(cells: Iterable[list[str]], room: int, lang: str) -> list[str]:
     if hidden:
         hidden += 1  # the line that says so
         rows = rows[: max(0, room - 1)]
-    widths = [max(map(_width, column)) for column in zip(*rows, strict=True)]
+    widths = [max(map(words.width, column)) for column in zip(*rows, strict=True)]
     out = [
         "  ".join(
-            cell + " " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)
+            cell + " " * (width - words.width(cell)) for cell, width in zip(row, widths, strict=True)
         ).rstrip()
         for row in rows
     ]
     return out + ([texts(lang)["page.more_rows"].format(n=hidden)] if hidden else [])
-
-
-def _width(cell: str) -> int:
-    return sum(
-        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in cell
-    )
 
 
 def _clean(lines: Iterable[str]) -> str:

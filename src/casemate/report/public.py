@@ -132,7 +132,8 @@ class _Edition:
             measurements=kept,
             edition="public",
         )
-        caveats = [*_left_out(gone), *_moved(report, made)]
+        # made of this edition's own numbers: a claim may not be handed out without what speaks against it
+        caveats = [*_left_out(gone), *claims.contradictions(made), *_moved(report, made)]
         if self.columns or self.groups:
             caveats.append(
                 "Columns and groups are not named: they are numbered as they first appear in a table."

@@ -15,7 +15,7 @@ from typing import Any
 from casemate.core.types import Curve, Measurement
 from casemate.report import words
 from casemate.report.catalogue import Both, as_is, both, joined
-from casemate.report.charts import NOTHING, STYLES, Axis, Bound, Chart, Dot, Grid, Lines, Numbers, Series
+from casemate.report.charts import STYLES, Axis, Bound, Chart, Dot, Grid, Lines, Numbers, Series
 from casemate.report.claims import bound_of, rounded_up
 from casemate.report.model import Report
 from casemate.report.sides import Sides, curve_of, limits, sentences
@@ -65,9 +65,10 @@ def _roc(sides: Sides, members: Sequence[tuple[int, Measurement]], low: float) -
         name = _attack(m) if sides.alone else sides.names[index]
         style = styles[turn] if sides.alone else styles[index]
         series.append(_roc_series(m, sides.reports[index], name, style))
-    bound, warning = _bound(sides, person=_person(first))
+    bound, promised = _bound(sides, person=_person(first))
     about = [both("chart.roc_about", level=sides.level)]
-    about += [both("chart.bound_about"), warning] if bound else []
+    about += [both("chart.roc_dots")] if any(one.dots for one in series) else []
+    about += promised
     title = (
         both("chart.attacks", by=by) if sides.alone else both("chart.attack", method=_attack(first), by=by)
     )
@@ -85,15 +86,15 @@ def _roc(sides: Sides, members: Sequence[tuple[int, Measurement]], low: float) -
     ).chart()
 
 
-def _bound(sides: Sides, *, person: bool) -> tuple[Bound | None, Both]:
-    """Return the guarantee of the last report that has one, and whose curve would speak against it."""
+def _bound(sides: Sides, *, person: bool) -> tuple[Bound | None, list[Both]]:
+    """Return the guarantee of the last report that has one, and of which model it is, what would break it."""
     for report, name in zip(reversed(sides.reports), reversed(sides.names), strict=True):
         if bound := bound_of(report, person=person):
             if sides.alone:
-                return bound, both("chart.bound_broken")
+                return bound, [both("chart.bound_about"), both("chart.bound_broken")]
             named = replace(bound, name=both("chart.bound_of", name=name, bound=bound.name))
-            return named, both("chart.bound_broken_of", name=name)
-    return None, NOTHING
+            return named, [both(f"chart.bound_{part}_of", name=name) for part in ("about", "broken")]
+    return None, []
 
 
 def _attack(m: Measurement) -> Both:

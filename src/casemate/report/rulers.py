@@ -18,6 +18,7 @@ from casemate.report.charts import (
     dot,
     legend,
     rule,
+    rules,
     spaced,
     text,
     three,
@@ -25,6 +26,7 @@ from casemate.report.charts import (
 )
 
 _ROW = 36.0  # height of a row with its ruler
+_ROOM = 104.0  # of the values beside it, at least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +53,11 @@ def intervals(
     entries = list(names) if len(names) > 1 else []
     y = top = 15.0 * len(entries) + (8.0 if entries else 0.0)
     axis = Axis(title=as_is(""), low=ends[0], high=ends[1])
-    scale = axis.on(6.0, WIDTH - 112.0)
-    parts = [*legend(entries)]
+    room = min(
+        WIDTH / 2, max([_ROOM, *(wide(_both_ends(row)) for row in rows)])
+    )  # for the values of each row
+    scale = axis.on(6.0, WIDTH - room - 8.0)
+    parts, strokes = [*legend(entries)], []
     group = None
     for row in rows:
         if row.group is not None and row.group != group:
@@ -64,15 +69,15 @@ def intervals(
         y += 13 * (len(above) - 1)
         apart = 7.0 if len(row.values) > 1 else 0.0
         middle = y + 25 + apart * max(0.0, len(row.values) / 2 - 1)
-        parts.append(text(WIDTH - 2, middle + 4, _both_ends(row), anchor="end", room=104, kind="value"))
-        parts.append(rule(scale.start, middle, scale.end, middle))
+        parts.append(text(WIDTH - 2, middle + 4, _both_ends(row), anchor="end", room=room, kind="value"))
+        strokes.append((scale.start, middle, scale.end, middle))
         null = scale.at(row.null)
         parts.append("" if null is None else rule(null, middle - 8, null, middle + 8, "null"))
         for turn, value in enumerate(row.values):
             parts += _spanned(scale, middle + apart * (turn - (len(row.values) - 1) / 2), *value)
         y = middle - 25 + _ROW + apart * max(0.0, len(row.values) / 2 - 1)
-    parts += _ruler(scale, axis, top, y, grid=False)
-    return Chart(title=title, guide=guide, says=says, height=y + 18.0, body="".join(parts))
+    parts += ruler(scale, axis, top, y, grid=False)
+    return Chart(title=title, guide=guide, says=says, height=y + 18.0, body=rules(strokes) + "".join(parts))
 
 
 def _both_ends(row: Span) -> str:
@@ -89,10 +94,11 @@ def _spanned(scale: Scale, y: float, style: str, *numbers: float | None) -> Iter
         yield dot(value, y, style)
 
 
-def _ruler(scale: Scale, axis: Axis, top: float, foot: float, *, grid: bool = True) -> Iterator[str]:
-    for tick, shown in spaced(scale, axis):
-        place = scale.at(tick) or 0.0
-        yield rule(place, top + 16 if grid else foot - 2, place, foot + 2)
+def ruler(scale: Scale, axis: Axis, top: float, foot: float, *, grid: bool = True) -> Iterator[str]:
+    """Draw ticks from ``top`` down to ``foot``, or short ones, and their numbers below."""
+    ticks = [(scale.at(tick) or 0.0, shown) for tick, shown in spaced(scale, axis)]
+    yield rules([(place, top + 16 if grid else foot - 2, place, foot + 2) for place, _ in ticks])
+    for place, shown in ticks:
         half = wide(shown) / 2
         inside = min(max(place, half), WIDTH - half)
         yield text(inside, foot + 13, shown, anchor="middle", kind="num") if shown else ""
@@ -130,7 +136,7 @@ def bars(
     axis = Axis(title=as_is(""), low=ends[0], high=ends[1])
     scale = axis.on(1.0, WIDTH - 14.0)
     foot = _ROW * len(rows)
-    parts = [*_ruler(scale, axis, 0.0, foot)]
+    parts = [*ruler(scale, axis, 0.0, foot)]
     for index, row in enumerate(rows):
         y = _ROW * index
         (_, value, low, high), *_ = row.values

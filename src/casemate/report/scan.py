@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 from casemate.core.errors import InvalidData
 from casemate.core.pickles import MEANING, Scan
+from casemate.report.catalogue import said
 
 _SHOWN = 10
 _WORDS = {
@@ -22,6 +23,7 @@ _WORDS = {
         "trusted": "trusted by name: {names}",
         "none": "no pickle found",
         "globals": "{n} admitted names",
+        "bytes": "bytes",
     },
     "zh-CN": {
         "clean": "干净",
@@ -34,6 +36,7 @@ _WORDS = {
         "trusted": "按名称信任：{names}",
         "none": "未发现 pickle",
         "globals": "{n} 个允许的名称",
+        "bytes": "字节",
     },
 }
 _PICKLED = {"pickle", "joblib", "torch", "torch (before 1.6)", "npy with objects"}
@@ -51,12 +54,12 @@ def text(scans: Sequence[Scan], lang: str = "en") -> str:
     words, out = _WORDS[lang], []
     for scan in scans:
         held = words["globals"].format(n=len(scan.globals)) if _PICKLED & set(scan.formats) else words["none"]
-        forms = ", ".join(scan.formats) or "-"
-        out.append(_plain(f"{scan.name}  {words[scan.verdict]}  {forms} ({held}), {scan.n_bytes:,} bytes"))
-        out += [
-            _plain(f"  {words[found.level]}: {found.what} ({found.where}): {found.why}")
-            for found in scan.findings[:_SHOWN]
-        ]
+        forms = ", ".join(said(name)[lang] for name in scan.formats) or "-"
+        size = f"{scan.n_bytes:,} {words['bytes']}"
+        out.append(_plain(f"{scan.name}  {words[scan.verdict]}  {forms} ({held}), {size}"))
+        for found in scan.findings[:_SHOWN]:
+            what, where, why = (said(part)[lang] for part in (found.what, found.where, found.why))
+            out.append(_plain(f"  {words[found.level]}: {what} ({where}): {why}"))
         if len(scan.findings) > _SHOWN:
             out.append("  " + words["more"].format(n=len(scan.findings) - _SHOWN))
         if scan.trusted:

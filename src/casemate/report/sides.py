@@ -29,9 +29,7 @@ class Sides:
     def of(cls, name: Property, reports: Sequence[Report], names: Sequence[Both]) -> Sides:
         """Line up what the reports measured; at most four of them are drawn."""
         kept = tuple(reports[: len(STYLES)])
-        found = [_keyed(report, name) for report in kept]
-        keys = dict.fromkeys(key for one in found for key in one)
-        rows = {key: tuple(one.get(key) for one in found) for key in keys}
+        rows = lined_up(name, kept)
         return cls(name=name, reports=kept, names=tuple(names[: len(kept)]), rows=rows)
 
     @property
@@ -48,6 +46,13 @@ class Sides:
     def level(self) -> str:
         """Return the level of the limits in words."""
         return words.percent(self.reports[0].level)
+
+
+def lined_up(name: Property, reports: Sequence[Report]) -> dict[Key, tuple[Measurement | None, ...]]:
+    """Return what the reports measured of one property: a row a number, a place in it a report."""
+    found = [_keyed(report, name) for report in reports]
+    keys = dict.fromkeys(key for one in found for key in one)
+    return {key: tuple(one.get(key) for one in found) for key in keys}
 
 
 def some_of(row: Sequence[Measurement | None]) -> Measurement:

@@ -18,10 +18,11 @@ from typing import Any
 from casemate.core.errors import InvalidData
 from casemate.core.types import Measurement, Table
 from casemate.report import words
-from casemate.report.catalogue import Both, as_is, both
-from casemate.report.claims import rounded_up
+from casemate.report.catalogue import Both, as_is, both, said
+from casemate.report.claims import against, rounded_up
 from casemate.report.clauses import Crosswalk, Entry, crosswalk
 from casemate.report.model import Report
+from casemate.report.sides import sentences
 
 _GROUPS = ("group", "n", "value", "low", "high")  # the columns of a table by group
 _REASON = 300
@@ -218,7 +219,7 @@ def _missing(
             reason = next(filter(None, given), "")
             yield {
                 "name": words.title(method),
-                "reason": as_is(words.visible(reason, _REASON)) if reason else data.say("not_run"),
+                "reason": said(words.visible(reason, _REASON)) if reason else data.say("not_run"),
             }
     if entry.groups and "groups" not in seen:
         yield {"name": data.say("groups"), "reason": data.say("no_groups")}
@@ -232,4 +233,5 @@ def _claims(report: Report, data: Crosswalk) -> Iterator[Both]:
         sizes = [float(v) for v in pair if isinstance(v, (int, float)) and not isinstance(v, bool)]
         if len(sizes) == 2 and given.get("unit") in ("record", "person"):
             epsilon, delta = (words.number(rounded_up(size)) for size in sizes)
-            yield data.say(f"claim_{given['unit']}", epsilon=epsilon, delta=delta)
+            says = data.say(f"claim_{given['unit']}", epsilon=epsilon, delta=delta)
+            yield sentences([says, data.say("claim_against")]) if against(report, claim) else says

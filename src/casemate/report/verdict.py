@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -47,25 +47,41 @@ def sentences(report: Report) -> list[Sentence]:
 
 @dataclass(frozen=True, kw_only=True)
 class Missing:
-    """Something that was asked for and not shown: its name in short and in words, and the reason."""
+    """Something that was asked for and not shown: a method, or one quantity of it, and the reason."""
 
-    key: str
-    name: Both
+    method: str
+    quantity: str
+    status: str
     reason: str
+
+    @property
+    def key(self) -> str:
+        """Return its name in short."""
+        return f"{self.method} {self.quantity}".rstrip()
+
+    @property
+    def name(self) -> Both:
+        """Return its name in words."""
+        title = words.title(self.method)
+        if self.quantity:
+            named = words.quantity_title(self.method, self.quantity)
+            title = both("verdict.titled", method=title, quantity=named)
+        return both("verdict.named", name=title, status=both(f"status.{self.status}"))
 
 
 def missing(report: Report) -> list[Missing]:
     """Return what was asked for and not shown, each once."""
-    found: dict[tuple[str, str], Both] = {}
+    found: dict[tuple[str, str, str], Missing] = {}
     for item in report.methods:
         if item.get("status") != "ok":
             name, reason = str(item.get("name")), str(item.get("reason", ""))
-            found[name, reason] = _named(words.title(name), f"status.{item.get('status')}")
+            made = Missing(method=name, quantity="", status=str(item.get("status")), reason=reason)
+            found[name, "", reason] = made
     for m in report.measurements:
-        if m.status != "measured" and (m.method, m.reason) not in found:
-            key = (f"{m.method} {m.quantity}", m.reason)
-            found[key] = _named(_titled(m), f"status.{m.status}")
-    return [Missing(key=key, name=name, reason=reason) for (key, reason), name in found.items()]
+        if m.status != "measured" and (m.method, "", m.reason) not in found:
+            made = Missing(method=m.method, quantity=m.quantity, status=m.status, reason=m.reason)
+            found[m.method, m.quantity, m.reason] = made
+    return list(found.values())
 
 
 def strongest(m: Measurement) -> list[str]:
@@ -76,42 +92,54 @@ def strongest(m: Measurement) -> list[str]:
     return []
 
 
-def _named(name: Both, status: str) -> Both:
-    return both("verdict.named", name=name, status=both(status))
-
-
-def _titled(m: Measurement) -> Both:
-    return both(
-        "verdict.titled", method=words.title(m.method), quantity=words.quantity_title(m.method, m.quantity)
-    )
-
-
 def _sentence(report: Report, name: Property) -> Sentence:
-    measured = [m for m in report.measurements if m.property == name and m.status == "measured"]
-    state, m = _headline(measured)
-    fixed: dict[str, str | Both] = {"property": both(f"property.{name}")}
+    state, m = headline(report, name)
+    short: dict[str, str | Both] = {"property": both(f"property.{name}")}
     if m is None:
         return Sentence(
-            property=name, state=state, long=both("verdict.none"), short=both("verdict.short_none", **fixed)
+            property=name, state=state, long=both("verdict.none"), short=both("verdict.short_none", **short)
         )
-    null = _null(m, measured)
-    fixed |= {
-        "data": next((words.of(r) for r in measured if r.quantity == "fidelity_data_only"), "–"),
-        "value": words.of(m),
-        "n": str(m.n),
-        "null": words.number(null),
-        "k": str(len([r for r in measured if words.null_of(r) is not None])),
-        "column": words.visible(next(iter(strongest(m)), ""), 60),
-        "attacker": words.attacker(m, report.target.get("capabilities", ()), "verdict.and"),
-    }
-    titles = {"method": words.title(m.method), "quantity": words.quantity_title(m.method, m.quantity)}
+    found = blanks(report, m)
     names = {"method": as_is(m.method), "quantity": as_is(m.quantity)}
     return Sentence(
         property=name,
         state=state,
-        long=both(f"verdict.{state}", **fixed, **titles),
-        short=both(f"verdict.short_{state}", **fixed, **names),
+        long=both(f"verdict.{state}", **found),
+        short=both(f"verdict.short_{state}", **{**found, **short, **names}),
     )
+
+
+def blanks(
+    report: Report, m: Measurement, write: Callable[[Measurement], str] = words.of
+) -> dict[str, str | Both]:
+    """Return what the blanks of the sentences about a number are filled with; ``write`` writes the number."""
+    measured = _measured(report, m.property)
+    return {
+        "method": words.title(m.method),
+        "quantity": words.quantity_title(m.method, m.quantity),
+        "data": next((write(r) for r in measured if r.quantity == "fidelity_data_only"), "–"),
+        "value": write(m),
+        "n": str(m.n),
+        "null": words.number(_null(m, measured)),
+        "k": str(len([r for r in measured if words.null_of(r) is not None])),
+        "column": words.visible(next(iter(strongest(m)), ""), 60),
+        "attacker": words.attacker(m, report.target.get("capabilities", ()), "verdict.and"),
+    }
+
+
+def headline(report: Report, name: Property) -> tuple[State, Measurement | None]:
+    """Choose the measurement that says most of a property, and what kind of statement it allows."""
+    return _headline(_measured(report, name))
+
+
+def stands(report: Report, m: Measurement) -> State | None:
+    """Say whether one number of a report is beyond guessing; None where guessing is not known."""
+    gain = next((gain for gain, one in _beyond(_measured(report, m.property)) if one is m), None)
+    return None if gain is None else "found" if gain > 0 else "not_found"
+
+
+def _measured(report: Report, name: Property) -> list[Measurement]:
+    return [m for m in report.measurements if m.property == name and m.status == "measured"]
 
 
 def _headline(measured: list[Measurement]) -> tuple[State, Measurement | None]:

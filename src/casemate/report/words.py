@@ -14,11 +14,13 @@ from casemate.core.errors import InvalidData
 from casemate.core.harness import UTILITY, quantities
 from casemate.core.methods import Card, Quantity
 from casemate.core.types import Measurement, Threat
-from casemate.report.catalogue import Both, as_is, both, joined
+from casemate.report.catalogue import Both, as_is, both, joined, said, texts
 
 # Letters that look like nothing; format and control characters are found by their Unicode category.
 _BLANK_LETTERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
 _HIDDEN = frozenset({"Cc", "Cf", "Cs", "Cn", "Co", "Zl", "Zp"})
+_MINUS, _RAISED = "\u2212", str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_ROUNDING = 1e-12  # of a share: what is less is the rounding of the machine
 _THREAT = frozenset(f.name for f in fields(Threat))
 _CARD_LANGUAGE = {"en": "en", "zh-CN": "zh"}
 
@@ -36,20 +38,37 @@ def visible(text: str, limit: int = 2000) -> str:
     return "".join(f"⟨U+{ord(c):04X}⟩" if bad else c for c, bad in zip(cut, hidden, strict=True))
 
 
+def width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: letters of East Asia take two.
+
+    >>> width("ab"), width("中文")
+    (2, 4)
+    """
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
+    )
+
+
 def number(value: float | None, decimals: int | None = None) -> str:
     """Write one number: fixed decimals, or four significant digits.
 
-    >>> number(0.123456), number(1234.5, 1), number(None), number(12)
-    ('0.1235', '1234.5', '–', '12')
+    >>> number(0.123456), number(1234.5, 1), number(None), number(-12), number(1e-5), number(2.5e7)
+    ('0.1235', '1234.5', '–', '−12', '10⁻⁵', '2.5×10⁷')
     """
     if value is None or math.isnan(value):
         return "–"
     if math.isinf(value):
         return "∞" if value > 0 else "−∞"
     if isinstance(value, int) and abs(value) < 10**12:
-        return str(value)
+        return str(value).replace("-", _MINUS)
     text = f"{value:.4g}" if decimals is None else f"{value:.{decimals}f}"
-    return text[1:] if text.startswith("-") and not text.strip("-0.") else text
+    if not text.strip("-0."):
+        return text.removeprefix("-")
+    mantissa, _, power = text.partition("e")
+    if power:
+        raised = f"10{str(int(power)).translate(_RAISED)}"
+        mantissa = f"{mantissa}×{raised}" if mantissa.strip("-") != "1" else mantissa.replace("1", raised)
+    return mantissa.replace("-", _MINUS)
 
 
 def interval(value: float | None, low: float | None, high: float | None, unit: str = "") -> str:
@@ -59,10 +78,15 @@ def interval(value: float | None, low: float | None, high: float | None, unit: s
     '0.5731 [0.5512, 0.5950]'
     >>> interval(0.25, 0.25, 0.25, "share")
     '0.25 [0.25, 0.25]'
+    >>> interval(5.551e-16, 5.551e-16, 5.551e-16), interval(-1e-17, -1e-17, 1e-16)
+    ('< 10⁻¹²', '0 ± 10⁻¹²')
     """
     if value is None:
         return "–"
     tail = f" {unit}" if unit and unit != "share" else ""
+    ends = [end for end in (value, low, high) if end is not None]
+    if not tail and 0 < max(map(abs, ends)) < _ROUNDING:
+        return f"< {number(_ROUNDING)}" if min(ends) >= 0 else f"0 ± {number(_ROUNDING)}"
     if low is None or high is None:
         return f"{number(value)}{tail}"
     width = high - low
@@ -77,12 +101,21 @@ def of(m: Measurement) -> str:
 
 
 def percent(level: float) -> str:
-    """Write a confidence level.
+    r"""Write a confidence level.
 
     >>> percent(0.95), percent(0.999)
-    ('95 %', '99.9 %')
+    ('95\xa0%', '99.9\xa0%')
     """
-    return f"{100 * level:.6g} %"
+    return f"{100 * level:.6g}\u00a0%"
+
+
+def model(target: Mapping[str, Any]) -> Both:
+    """Say what kind of model was audited, for which task and on which input."""
+    parts: dict[str, str | Both] = {"kind": said(visible(str(target.get("kind")), 60))}
+    for key in ("task", "input"):
+        name = str(target.get(key))
+        parts[key] = both(f"model.{name}") if f"model.{name}" in texts("en") else visible(name, 60)
+    return both("text.model", **parts)
 
 
 def card_of(method: str) -> Card | None:

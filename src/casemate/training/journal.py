@@ -14,19 +14,20 @@ import json
 import os
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from casemate.core.errors import GuaranteeVoid, InvalidData
+from casemate.core.errors import CasemateError, GuaranteeVoid, InvalidData
 from casemate.core.extras import lazy
+from casemate.core.types import Note
 
 torch = lazy("torch")
 safetensors = lazy("safetensors")
@@ -35,12 +36,20 @@ Progress = Callable[[str, int, int], None]
 VERSION = 1
 
 
+class Ledger(Protocol):
+    """What a budget must do for a training (:class:`casemate.privacy.ledger.Ledger` does)."""
+
+    def charge(self, claim: Any, training: str) -> str:
+        """Spend, durably, what ``claim`` costs, and say so in a sentence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Journal:
-    """The folder for checkpoints (None: none are written) and the listener of one stretch of work."""
+    """The folder for checkpoints (None: none are written), the listener and the budget of one stretch of work."""
 
     folder: Path | None = None
     progress: Progress | None = None
+    ledger: Ledger | None = None
 
     def report(self, done: int, total: int) -> None:
         """Tell the listener how many epochs are done."""
@@ -51,11 +60,23 @@ class Journal:
         """Return the file of the training with this fingerprint."""
         return None if self.folder is None else self.folder / f"training-{mark[:32]}.{ending}"
 
-    def once(self, mark: str) -> None:
-        """Note on disk that a training with noise begins; refuse if it began before.
+    def once(self, mark: str, claims: Sequence[Any] = ()) -> tuple[Note, ...]:
+        """Note on disk that a training with noise begins, and charge what it claims; refuse if it began before.
 
-        Its noise is never recorded, so it cannot go on, and beginning again would spend its epsilon twice.
+        Its noise is never recorded, so it cannot go on, and beginning again would spend its epsilon twice. The budget
+        is charged last: what is refused before costs nothing.
         """
+        self._note(mark)
+        if self.ledger is None:
+            return ()
+        try:
+            return tuple(Note(text=self.ledger.charge(claim, mark)) for claim in claims)
+        except CasemateError:
+            if (path := self.path(mark, "started")) is not None:
+                path.unlink(missing_ok=True)  # nothing was drawn
+            raise
+
+    def _note(self, mark: str) -> None:
         path = self.path(mark, "started")
         if path is None:
             return
@@ -84,8 +105,10 @@ def current() -> Journal:
 
 
 @contextmanager
-def watched(*, folder: str | Path | None = None, progress: Progress | None = None) -> Iterator[None]:
-    """Let the trainings inside tell ``progress`` after every epoch and keep a checkpoint in ``folder``.
+def watched(
+    *, folder: str | Path | None = None, progress: Progress | None = None, ledger: Ledger | None = None
+) -> Iterator[None]:
+    """Let the trainings inside tell ``progress`` of every epoch, keep a checkpoint in ``folder``, charge ``ledger``.
 
     >>> with watched(progress=lambda what, done, total: None):
     ...     current().folder is None
@@ -97,7 +120,7 @@ def watched(*, folder: str | Path | None = None, progress: Progress | None = Non
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise InvalidData(f"folder {str(folder)!r} cannot be made: {error.strerror}") from error
-    token = _JOURNAL.set(Journal(folder=folder, progress=progress))
+    token = _JOURNAL.set(Journal(folder=folder, progress=progress, ledger=ledger))
     try:
         yield
     finally:

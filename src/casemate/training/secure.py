@@ -8,8 +8,8 @@ part of a run records one. :mod:`casemate.core.rng` is the opposite on purpose: 
 
 **What it does not do.** The Gaussians are 64-bit floats made by Box-Muller from 53-bit uniforms: they never exceed
 8.6 standard deviations (a tail of 1e-17) and not every float can occur. Attacks that read the last bits of a noisy
-float are not covered; statistics that need exact noise draw integers. A virtual machine that is copied while it runs
-copies the key as well.
+float are not covered; statistics draw exact whole numbers instead (``bits`` and ``below``, of any size). A virtual
+machine that is copied while it runs copies the key as well.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from casemate.core.errors import InvalidData
+from casemate.core.processes import this_process
 
 _ULP = 2.0**-53
 
@@ -33,6 +34,8 @@ class Source:
     >>> draws = source()
     >>> draws.gaussians((2, 3)).shape
     (2, 3)
+    >>> draws.below(10**30) < 10**30
+    True
     """
 
     def __init__(self, *, seed: int | None = None) -> None:
@@ -46,10 +49,23 @@ class Source:
 
     def raw(self, n: int) -> bytes:
         """Return the next ``n`` bytes of the keystream."""
-        if self._seed is None and self._process != os.getpid():
+        if self._seed is None and self._process != this_process():
             self._rekey()  # a forked child would repeat its parent's noise
         with self._lock:  # two threads must never be handed the same bytes
             return bytes(self._stream.update(bytes(n)))
+
+    def bits(self, n: int) -> int:
+        """Return a whole number of ``n`` fair bits, in [0, 2^n)."""
+        return int.from_bytes(self.raw((n + 7) // 8), "little") >> -n % 8
+
+    def below(self, n: int) -> int:
+        """Return a whole number in [0, n), each exactly as likely: what lies above is drawn again, never folded in."""
+        if n < 1:
+            raise InvalidData(f"a draw below n needs n >= 1; got {n}")
+        size = (n - 1).bit_length()
+        while (drawn := self.bits(size)) >= n:
+            pass
+        return drawn
 
     def uniforms(self, shape: int | tuple[int, ...]) -> np.ndarray:
         """Return uniforms in [0, 1), each a multiple of 2^-53."""
@@ -94,7 +110,7 @@ class Source:
         else:
             key, start = hashlib.sha256(b"insecure test source %d" % self._seed).digest(), bytes(16)
         self._stream: Any = Cipher(algorithms.AES256(key), modes.CTR(start)).encryptor()
-        self._process = os.getpid()
+        self._process = this_process()
         self._lock = threading.Lock()  # the parent's may be held at the moment of the fork
 
 

@@ -20,15 +20,18 @@ trusted by name are not counted, but named. A target that was made in memory has
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 
 from casemate.core import pickles
 from casemate.core.data import Dataset
 from casemate.core.errors import InvalidData, TamperedArtefact
 from casemate.core.methods import Quantity, method
+from casemate.core.pickles.permits import LEVELS
 from casemate.core.run import Run, require
 from casemate.core.types import LABELS, Detail, Measurement, Note, Table, Target
 
 _SHOWN = 20
+_PLAIN = (".json", ".txt")  # files of a folder that are read as text alone
 
 
 @method(
@@ -67,18 +70,29 @@ def scan_artefact(target: Target, data: Dataset, *, run: Run | None = None) -> l
     if path is None:
         return [run.unresolved("dangerous_objects", "the target was not loaded from a file", 0)]
     source = target.source or {}
+    named = [name for name in source.get("files", "").split(",") if name]  # of a folder
     try:
-        raw = pickles.read_file(path)
+        files = {name: pickles.read_file(Path(path) / name) for name in named}
+        files = files or {path.replace("\\", "/").rpartition("/")[2]: pickles.read_file(path)}
     except InvalidData as error:
         return [run.unresolved("dangerous_objects", f"the file cannot be read any more: {error}", 0)]
-    if hashlib.sha256(raw).hexdigest() != source.get("sha256"):
+    whole = (
+        pickles.digest_of_files(files) if named else hashlib.sha256(next(iter(files.values()))).hexdigest()
+    )
+    if whole != source.get("sha256"):
         raise TamperedArtefact(f"{path!r} is not the file that was loaded: its SHA-256 has changed")
     trust = [name for name in source.get("trust", "").split(",") if name]
-    scan = pickles.scan(raw, trust=trust, name=path.replace("\\", "/").rpartition("/")[2])
-    rows = tuple((found.level, found.what, found.where, found.why) for found in scan.findings[:_SHOWN])
-    details: list[Detail] = [Note(text=f"{scan.verdict}: {pickles.MEANING}")]
-    details += [Note(text=note) for note in pickles.notes(scan)]
+    scans = [
+        pickles.scan(raw, trust=trust, name=name)
+        for name, raw in files.items()
+        if not named or not name.endswith(_PLAIN)
+    ]
+    findings = [found for scan in scans for found in scan.findings]
+    rows = tuple((found.level, found.what, found.where, found.why) for found in findings[:_SHOWN])
+    verdict = max((scan.verdict for scan in scans), key=LEVELS.index)
+    details: list[Detail] = [Note(text=f"{verdict}: {pickles.MEANING}")]
+    details += [Note(text=note) for scan in scans for note in pickles.notes(scan)]
     if rows:
         details.append(Table(name="findings", columns=("level", "what", "where", "why"), rows=rows))
-    count = float(len(scan.findings))
-    return [run.measure("dangerous_objects", count, count, count, 1, details=details)]
+    count = float(len(findings))
+    return [run.measure("dangerous_objects", count, count, count, len(scans), details=details)]

@@ -85,20 +85,20 @@ _LEARNT = ("fidelity", "fidelity_gain", "fidelity_data_only")
             worse="higher",
             unit="share",
             en="agreement of a copy with the model",
-            zh="复制模型与原模型的一致率",
+            zh="副本与原模型的一致率",
         ),
         "fidelity_gain": Quantity(
             worse="higher",
             null=0.0,
             en="what the answers add to the agreement",
-            zh="查询答案带来的一致率提升",
+            zh="模型的回答带来的一致率提升",
         ),
         "fidelity_data_only": Quantity(
             worse="higher",
             headline=False,
             unit="share",
             en="agreement of a model trained on the same rows' true labels",
-            zh="仅用同样数据训练的模型的一致率",
+            zh="只用同样的行及其真实标签做出的副本的一致率",
         ),
         "extraction_error": Quantity(
             worse="lower",

@@ -10,6 +10,7 @@ nothing else; what a model predicts, or what compiled libraries do with absurd n
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import pickle
@@ -181,6 +182,18 @@ def _names(trust: Collection[str]) -> frozenset[str]:
         if "." not in str(item) or not all(part.isidentifier() for part in str(item).split(".")):
             raise InvalidData(f"trust= names classes exactly, as package.module.Class; got {item!r}")
     return frozenset(listed)
+
+
+def digest_of_files(files: Mapping[str, bytes]) -> str:
+    """Return one SHA-256 of several files by name, in whatever order they are given.
+
+    >>> digest_of_files({"a": b"1", "b": b"2"}) == digest_of_files({"b": b"2", "a": b"1"})
+    True
+    """
+    seal = hashlib.sha256()
+    for name, raw in sorted(files.items()):
+        seal.update(f"{name} {hashlib.sha256(raw).hexdigest()}\n".encode())
+    return seal.hexdigest()
 
 
 def notes(made: Scan) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from casemate.core.pickles import kerasfile, protobufs
 from casemate.core.pickles.machine import Doubtful, Machine, Malformed, Refused, Surroundings, Thing
 from casemate.core.pickles.opcodes import OPCODES, machine
 
@@ -27,6 +28,7 @@ _MAX_DEPTH, _MAX_MEMBERS = 8, 100_000
 _MAX_EXPANDED = 2 << 30
 _RATIO, _RATIO_ROOM = 300, 64 << 20  # zlib reaches 1032 on zeros; a fitted model does not
 _CHUNK = 1 << 20
+KERAS = "Keras"
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _LOCAL, _CENTRAL, _END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 # forms that carry code or objects in ways that are not modelled here
@@ -200,6 +202,9 @@ def _unmarked(raw: bytes, survey: Survey, where: str, depth: int) -> None:
     if name:
         survey.seen(name)
         _hidden_zip(raw, survey, where, depth)
+        if name == "ONNX":
+            survey.around.where = where
+            protobufs.look(raw, survey.around)
         return
     survey.around.where = where
     survey.seen("unrecognised data")
@@ -440,8 +445,12 @@ def _members(found: dict[str, bytes], survey: Survey, where: str, depth: int) ->
         around.add("unknown", "TorchScript", "holds program code, which is not looked into")
     if any(name.endswith(("archive_format", "serialized_exported_program.json")) for name in names):
         around.add("unknown", "torch.export archive", "holds programs and pickles that loading may run")
-    if "config.json" in names and ("model.weights.h5" in names or b"keras" in found["config.json"][:4096]):
-        around.add("unknown", "Keras archive", "its layers may hold code (Lambda), which is not looked into")
+    for name in sorted(name for name in names if "\0" in name):
+        around.add("malformed", f"member {name[:80]!r}", "has a name that readers cut at its NUL byte")
+    if kerasfile.is_one(found):
+        survey.seen(KERAS)
+        kerasfile.look(found, around)
+        found = {name: inner for name, inner in found.items() if name != kerasfile.WEIGHTS}
     if "schema.json" in names:
         around.add("unknown", "skops archive", "its schema names classes, which is not looked into")
     used: set[str] = set()

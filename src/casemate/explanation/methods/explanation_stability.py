@@ -46,7 +46,8 @@ from casemate.core.errors import InvalidData
 from casemate.core.methods import Quantity, method
 from casemate.core.run import Run, require
 from casemate.core.schema import violations
-from casemate.core.types import LABELS, SCORES, Explanation, Measurement, Note, Table, Target, Threat
+from casemate.core.types import LABELS, SCORES, Detail, Explanation, Measurement, Note, Table, Target, Threat
+from casemate.explanation import cases
 from casemate.explanation.perturb import drawn_rows
 
 STEP, FURTHEST = 0.1, 0.3  # spreads
@@ -70,12 +71,12 @@ STEP, FURTHEST = 0.1, 0.3  # spreads
             unit="share",
             null=0.0,
             en="rows whose strongest column changes with the seed",
-            zh="最强特征随随机种子改变的行",
+            zh="作用最大的特征随随机种子改变的行的比例",
         ),
         "top_k_agreement": Quantity(
             worse="lower",
             en="overlap of the strongest columns between seeds",
-            zh="不同种子之间最强特征的重合度",
+            zh="不同随机种子之间作用最大的各特征的重合度",
         ),
         "local_fit": Quantity(
             worse="lower",
@@ -169,6 +170,9 @@ def explanation_stability(
         )[:10],
     )
     told = Note(text=f"{n_seeds} seeds; sets of {k} of {size.shape[2]} columns. No attacker is assumed.")
+    told_of: list[Detail] = [table, told]
+    if run.show_records:
+        told_of.append(cases.table(once, near.holdout.x, data.schema, level=run.level))
     fits = np.stack([one.fit.mean(1) for one in once if one.fit is not None])  # (seeds, rows)
 
     def changes(some: list[int]) -> np.ndarray:
@@ -184,7 +188,7 @@ def explanation_stability(
     changed = stats.proportion(changes(every), clusters=person, level=run.level)
     alike, close = (stats.mean(f(every), clusters=person, level=run.level) for f in (overlap, fit))
     return [
-        run.measured("top_changes", _widened(changed, changes, every, 0.0, 1.0), [table, told]),
+        run.measured("top_changes", _widened(changed, changes, every, 0.0, 1.0), told_of),
         run.measured("top_k_agreement", _widened(alike, overlap, every, 0.0, 1.0)),
         run.measured("local_fit", _widened(close, fit, every, -np.inf, 1.0)),  # R2 is at most 1
         _shift(values, [explained(beside, seed) for seed in seeds], feasible, person, run),

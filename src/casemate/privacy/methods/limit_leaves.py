@@ -62,7 +62,7 @@ _HESSIAN = {
     inputs={"table"},
     null={"n": 1},
     cost="one fit",
-    title={"en": "Larger leaves", "zh": "增大叶节点"},
+    title={"en": "Larger leaves", "zh": "增大叶子"},
     reference="arXiv:1709.01604, section 4 (overfitting and membership)",
 )
 def limit_leaves(target: Target, data: Dataset, *, n: int = 20, run: Run | None = None) -> TrainingPieces:

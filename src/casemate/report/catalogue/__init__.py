@@ -56,3 +56,16 @@ def joined(parts: Iterable[Both], key: str = "page.comma") -> Both:
     """
     listed = list(parts)
     return {lang: texts(lang)[key].join(part[lang] for part in listed) for lang in LANGUAGES}
+
+
+def said(text: str) -> Both:
+    """Return a sentence that a method or an error wrote in English in every language; as it is where not known.
+
+    For sentences, not for names: a column that is called as a known word would come out as that word in Chinese.
+
+    >>> said("the data has no reference rows")["zh-CN"]
+    '数据中没有参考行'
+    """
+    from casemate.report.catalogue.sayings import in_chinese  # only who asks pays for reading the sentences
+
+    return {"en": text, "zh-CN": in_chinese(text)}

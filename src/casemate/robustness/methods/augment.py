@@ -131,7 +131,7 @@ def _tables(target: Target, data: Dataset, noise: Any, missing: float) -> Traini
     )
     return TrainingPieces(
         transform=Errors(spread=tuple(spread.tolist()), missing=tuple(holes.tolist())),
-        summary=f"trained with {' and '.join(told)}",
+        summary=f"trained with {', '.join(told)}",
         evidence=(
             Table(name="errors", columns=("column", "standard deviation", "unit", "missing"), rows=rows),
         ),

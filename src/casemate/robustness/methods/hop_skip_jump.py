@@ -90,7 +90,7 @@ MAX_ASKED = MAX_SINGLES * 5  # rows a point in one call, if there are no more pr
     quick={"iterations": 10},
     deep={"iterations": 50, "n_probes": 30, "max_probes": 300},
     cost="iterations x some 60 rows a point, in 2 to 3 calls an iteration",
-    title={"en": "Label-only boundary attack (HopSkipJump)", "zh": "仅凭标签的边界攻击（HopSkipJump）"},
+    title={"en": "Label-only boundary attack (HopSkipJump)", "zh": "仅凭预测类别的边界攻击（HopSkipJump）"},
     reference="arXiv:1904.02144",
 )
 def hop_skip_jump(

@@ -138,7 +138,7 @@ def pgd(
             step=2.5 * radius / steps if step_size is None else step_size,
             random_start=random_start,
             run=run,
-            blind={"zero": 0, "nan": 0},
+            blind={"zero": 0, "nan": 0, "held": 0},
         )
         size = max(1, min(MAX_ROWS, MAX_CELLS // max(1, math.prod(x.shape[1:]))))
         starts = range(0, len(x), size)
@@ -150,7 +150,8 @@ def pgd(
                 restarts = run.affordable("restarts", restarts, seconds, least=1)
             out[rows] = reach.settle(search.worst(reach, data.holdout.y[rows], restarts), x.dtype)
             run.report("points", min(first + size, len(x)), len(x))
-    if any(search.blind.values()):
+    run.counter.add("blind", search.blind["held"])
+    if search.blind["zero"] or search.blind["nan"]:
         run.notes.append(
             f"The gradient was zero at {search.blind['zero']} starts and NaN at {search.blind['nan']} points: "
             "there the attack is blind, and holding means nothing."
@@ -198,16 +199,20 @@ class _Search:
         logits = self._logits(cage.x)
         best = self._loss(logits, cage.label)  # (n,)
         left = (~self._hit(logits, cage.label)).nonzero()[:, 0]  # places of points that still hold
+        seeing = torch.zeros_like(best, dtype=torch.bool)  # points that some start had a way to move
         for restart in range(restarts):
             if len(left):
                 point = self._start(reach, cage.take(left), ids, left, restart)
-                left = self._climb(reach, cage, left, point, found, best)
+                left = self._climb(reach, cage, left, point, found, best, seeing)
+        self.blind["held"] += int((~seeing[left]).sum())
         # A cell still at the original's rounded value is the original.
         result, rounded = found.double().cpu().numpy(), cage.x.double().cpu().numpy()
         return np.where(result == rounded, reach.x, result)
 
-    def _climb(self, reach: Reach, cage: _Cage, at: Any, point: Any, found: Any, best: Any) -> Any:
-        """Run once from ``point`` for the points at ``at``, filling found and best; return those that hold."""
+    def _climb(
+        self, reach: Reach, cage: _Cage, at: Any, point: Any, found: Any, best: Any, seeing: Any
+    ) -> Any:
+        """Run once from ``point`` for the points at ``at``, filling what comes after it; return those that hold."""
         part = cage.take(at)
         whole = self._tensor(reach.whole[:1]) > 0 if reach.whole.any() else None
         for step in range(self.steps + 1):
@@ -228,6 +233,8 @@ class _Search:
                 best[at[rose]], found[at[rose]] = loss[rose], seen.detach()[rose]
                 return at[~hit]
             gradient = self._gradient(logits, seen, part.label, first=step == 0)
+            if step == 0:
+                seeing[at] |= ((gradient != 0) & (part.low < part.high)).flatten(1).any(1)
             if some:
                 keep = ~hit
                 at, part, point, gradient = at[keep], part.take(keep), point[keep], gradient[keep]
