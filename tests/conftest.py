@@ -3,15 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from fnmatch import fnmatchcase
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before anything imports numpy: on a busy machine one thread is faster, and sums depend on their number.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -30,6 +32,41 @@ IN_CI = os.environ.get("CI", "").lower() not in {"", "0", "false"}
 # soak or @pytest.mark.timeout.
 FAST_SECONDS = float(os.environ.get("CASEMATE_TEST_TIMEOUT", "20" if IN_CI else "5"))
 SLOW_SECONDS = 900.0
+
+
+# ---------------------------------------------------------------------- chance
+# Noise of the operating system lets a right test fail once in so many runs. Here each test draws noise of its own, the
+# same in every run: what passed passes again. @pytest.mark.real_noise asks for the operating system's.
+
+settings.register_profile("casemate", derandomize=True, database=None)
+settings.load_profile("casemate")
+
+
+class _Keys:
+    """Stand for ``os`` in casemate.training.secure: bytes that follow from the test and the number of the call."""
+
+    def __init__(self, test: str) -> None:
+        self.test, self.calls, self.process = test, 0, os.getpid()
+
+    def urandom(self, n: int) -> bytes:
+        self.calls += 1
+        child = "" if os.getpid() == self.process else os.getpid()  # a fork has noise of its own
+        return hashlib.shake_256(f"{self.test} {self.calls} {child}".encode()).digest(n)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Key the noise of a test, its fixtures included, by its name."""
+    from casemate.training import secure  # not before the copy under test is on the path (tests/mutants)
+
+    real = item.get_closest_marker("real_noise") is not None
+    with pytest.MonkeyPatch.context() as patch:
+        if not real:
+            patch.setattr(secure, "os", _Keys(item.nodeid))
+        return (yield)
+
+
+# What a test may take, and what it does not pay for.
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -127,7 +127,7 @@ def test_a_sum_lies_on_one_public_grid_and_its_rounding_is_far_below_its_noise()
         1_000_000,
         50.0 + 2.0**-14,
     )  # half a step of the grid of the mean: a million of them are 61 off
-    found = statistics.sum(np.full(rows, worst), bounds=BOUNDS, epsilon=0.5)
+    found = statistics.sum(np.full(rows, worst), bounds=BOUNDS, epsilon=0.5, source=insecure_test_source(0))
     assert found.low - 1 <= rows * worst <= found.high + 1
     exact = statistics.sum(np.full(rows, worst), bounds=BOUNDS, epsilon=EXACT).value
     assert abs(exact - rows * worst) <= rows * 120 * 2.0**-36

@@ -21,6 +21,7 @@ from casemate.core.errors import InvalidData
 from casemate.training.secure import Source, insecure_test_source, source
 
 LEAST = 1e-6
+pytestmark = pytest.mark.real_noise
 
 
 def test_the_keystream_is_aes_in_counter_mode() -> None:
