@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 import sys
 from collections.abc import Callable, Generator
 from fnmatch import fnmatchcase
@@ -13,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # Before anything imports numpy: on a busy machine one thread is faster, and sums depend on their number.
 for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"):
@@ -38,7 +39,13 @@ SLOW_SECONDS = 900.0
 # Noise of the operating system lets a right test fail once in so many runs. Here each test draws noise of its own, the
 # same in every run: what passed passes again. @pytest.mark.real_noise asks for the operating system's.
 
-settings.register_profile("casemate", derandomize=True, database=None)
+settings.register_profile(
+    "casemate",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("casemate")
 
 
@@ -56,9 +63,16 @@ class _Keys:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """Key the noise of a test, its fixtures included, by its name."""
+    """Key what a test and its fixtures draw by its name: noise, and the generators that a program has by itself."""
+    import numpy as np
+
     from casemate.training import secure  # not before the copy under test is on the path (tests/mutants)
 
+    seed = int.from_bytes(hashlib.sha256(item.nodeid.encode()).digest()[:4], "little")
+    random.seed(seed)
+    np.random.seed(seed)  # what libraries draw from
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.manual_seed(seed)
     real = item.get_closest_marker("real_noise") is not None
     with pytest.MonkeyPatch.context() as patch:
         if not real:

@@ -158,6 +158,12 @@ class Browser:
             self.process.wait()
 
 
+def by_and_by(condition: str) -> str:
+    """Write an expression that waits for what a page does slowly, such as scrolling: was it so within 20 seconds?"""
+    look = f"left => {condition} ? done(true) : left ? setTimeout(look, 100, left - 1) : done(false)"
+    return f"new Promise(done => {{ const look = {look}; look(200) }})"
+
+
 def luminance(rgb: list[float]) -> float:
     """WCAG 2.2 relative luminance of channels in 0-255."""
     parts = [part / 255 for part in rgb]

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.driver import Browser
+from browser.driver import Browser, by_and_by
 
 from casemate.core.types import Measurement
 from casemate.report.compare import compare
@@ -99,9 +99,8 @@ def test_a_link_of_a_displayed_report_leads_to_its_place_in_it(browser: Browser,
     before = inside(browser, "document.querySelectorAll('table').length")
     picked = "[...document.querySelectorAll('a[href*=\"#\"]')].filter(e => e.getClientRects().length).pop()"
     inside(browser, f"{picked}.click()")
-    browser.value("new Promise(done => setTimeout(done, 500))")
+    assert all(inside(browser, by_and_by("scrollY > 100")))
     assert (
         inside(browser, "document.querySelectorAll('table').length") == before
     )  # not the notebook, in its own frame
     assert all(place.startswith("about:srcdoc#") for place in inside(browser, "location.href"))
-    assert min(inside(browser, "scrollY")) > 100

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser.driver import LANGUAGES, Browser
+from browser.driver import LANGUAGES, Browser, by_and_by
 
 pytestmark = pytest.mark.slow
 
@@ -95,8 +95,7 @@ def test_a_wide_table_scrolls_by_key_on_a_narrow_screen(browser: Browser, page: 
     assert wide
     for _ in range(3):
         browser.key("ArrowRight")
-    browser.value("new Promise(done => setTimeout(done, 300))")  # keys scroll smoothly
-    assert browser.value("window.table.scrollLeft") > 20
+    assert browser.value(by_and_by("window.table.scrollLeft > 20"))  # keys scroll smoothly
 
 
 def test_every_table_that_can_scroll_is_a_named_stop(browser: Browser, page: Path) -> None:

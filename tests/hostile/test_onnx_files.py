@@ -242,10 +242,10 @@ def test_a_loop_is_a_black_box_and_says_so() -> None:
 
 def test_a_loop_without_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_onnx_model, "MAX_SECONDS", 0.3)
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidData, match="the ONNX model failed"):
         cm.wrap(loop(3_000_000)).bind(DATA)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_file_that_is_cut_off_anywhere(tmp_path: Path) -> None:
@@ -287,10 +287,10 @@ def test_a_file_beyond_two_gibibytes_is_not_read(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     file.write_bytes(made.network().SerializeToString())
     os.truncate(file, (2 << 30) + 1)  # a hole, not bytes
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(InvalidData, match="at most 2048 MiB are read"):
         cm.load(file)
-    assert time.monotonic() - start < 2
+    assert time.process_time() - start < 2
 
 
 def length(n: int) -> bytes:

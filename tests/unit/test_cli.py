@@ -24,6 +24,7 @@ from casemate.core.methods import names
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULE = """
+import os
 import numpy as np
 from pathlib import Path
 import pandas as pd
@@ -53,14 +54,14 @@ def broken():
 class Slow(LogisticRegression):
     def fit(self, X, y):
         import time
-        if (HERE / "slow").exists():
-            (HERE / "fitting").touch()
-            time.sleep(20)
+        if (HERE / "slow").exists() and (HERE / "slow").read_text() != str(os.getpid()):
+            (HERE / f"fitting{os.getpid()}").touch()
+            time.sleep(60)
         return super().fit(X, y)
 
 def slow():
     model = _fit(Slow())
-    (HERE / "slow").touch()  # from now on: the shadows
+    (HERE / "slow").write_text(str(os.getpid()))  # from now on: what workers train
     return model
 """
 Invoke = Callable[..., tuple[int, str, str]]
@@ -466,20 +467,21 @@ def test_no_progress_without_a_terminal_and_one_rewritten_line_on_one(
 def start(*words: object, **options: object) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
     command = [sys.executable, "-m", "casemate.cli", *map(str, words)]
-    return subprocess.Popen(  # type: ignore[call-overload,no-any-return]
-        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command, env=environment, text=True, **{**pipes, **options})  # type: ignore[call-overload,no-any-return]
 
 
-@pytest.mark.timeout(120)  # processes
+@pytest.mark.timeout(240)  # processes
 def test_ctrl_c_ends_it_in_one_line_with_nothing_half_written(folder: Path) -> None:
     (folder / "report.json").write_text("old")
     words = [*audit("--methods", "lira:n_shadows=4", "--out", "report.json", model="slow")]
     words[words.index("--jobs") + 1] = 2
-    process = start(*words, start_new_session=True)
-    limit = time.monotonic() + 60
-    while not (folder / "fitting").exists() and process.poll() is None and time.monotonic() < limit:
-        time.sleep(0.1)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background ignores it, and so
+    process = start(*words, start_new_session=True)  # would a process begun there
+    signal.signal(signal.SIGINT, ours)
+    limit = time.monotonic() + 150
+    while len(list(folder.glob("fitting*"))) < 2 and process.poll() is None and time.monotonic() < limit:
+        time.sleep(0.1)  # until no worker is still being made: it would be told by a traceback
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the workers get it too
     out, err = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -491,11 +493,12 @@ def test_ctrl_c_ends_it_in_one_line_with_nothing_half_written(folder: Path) -> N
 
 @pytest.mark.timeout(60)  # a process
 def test_a_reader_that_goes_away_is_no_traceback(folder: Path) -> None:
-    process = start("methods", "lira")
-    assert process.stdout is not None
+    read, write = os.pipe()
+    os.close(read)  # before it begins: a pipe with a reader would take what is written
+    process = start("methods", "lira", stdout=write)
+    os.close(write)
     assert process.stderr is not None
-    process.stdout.close()
-    assert process.wait(30) == 141
+    assert process.wait(50) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import math
 import os
 import resource
@@ -883,6 +884,7 @@ def test_a_query_that_asks_itself_is_refused(tmp_path):
         ledger.release("q", TENTH, lambda: ledger.release("q", TENTH, never))
 
 
+@pytest.mark.timeout(60)  # threads that sync to a disk
 @pytest.mark.parametrize("many", [2, 3])
 @pytest.mark.parametrize("opened", ["once", "each"])
 def test_threads_that_would_wait_for_each_other_are_refused_and_not_hung(tmp_path, many, opened):
@@ -894,7 +896,7 @@ def test_threads_that_would_wait_for_each_other_are_refused_and_not_hung(tmp_pat
         after = (k + 1) % many  # each answers one question and needs the next one's answer for it
 
         def make() -> dict[str, int]:
-            met.wait(4)
+            met.wait(20)
             return {"value": 1 + ledgers[after].release(f"q{after}", TENTH, lambda: {"value": 0})["value"]}
 
         try:
@@ -906,8 +908,8 @@ def test_threads_that_would_wait_for_each_other_are_refused_and_not_hung(tmp_pat
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(4)
-    assert not any(thread.is_alive() for thread in threads)
+        thread.join(20)
+        assert not thread.is_alive()
     assert refused and all("two threads would wait for each other" in text for text in refused)
     assert len(told) + len(refused) == many
     if opened == "once":
@@ -922,20 +924,21 @@ def test_a_thread_may_wait_for_the_answer_of_another(tmp_path):
 
     def slow() -> dict[str, int]:
         inside.set()
-        waiting.wait(4)
+        waiting.wait(20)
         return {"value": 1}
 
     waiting = threading.Event()
     other = threading.Thread(target=lambda: told.append(ledger.release("a", TENTH, slow)), daemon=True)
     other.start()
-    assert inside.wait(4)
+    assert inside.wait(20)
 
     def make() -> dict[str, int]:
         threading.Timer(0.1, waiting.set).start()
         return {"value": 1 + ledger.release("a", TENTH, never)["value"]}
 
-    assert ledger.release("b", TENTH, make) == {"value": 2} and told == [{"value": 1}]
+    assert ledger.release("b", TENTH, make) == {"value": 2}
     other.join()
+    assert told == [{"value": 1}]
     assert ledger.release("c", TENTH, lambda: ledger.release("d", TENTH, dict)) == {}
 
 
@@ -944,6 +947,8 @@ def test_who_writes_keeps_others_out(tmp_path):
     holder, other, seen = files.FileStorage(tmp_path / "a.ledger"), reopened(tmp_path), []
     asking = threading.Thread(target=lambda: seen.append(other.release("q", TENTH, lambda: {"value": 1})))
     with holder.held():
+        with (tmp_path / "a.ledger").open("rb") as again, pytest.raises(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
         asking.start()
         asking.join(0.2)
         assert not seen
